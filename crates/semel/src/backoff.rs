@@ -1,0 +1,43 @@
+//! How long to wait before trying again: exponential with jitter. Pure; the caller sleeps.
+
+use std::time::Duration;
+
+/// `base * 2^n`, at most `cap`, times a jitter of 0.5 to 1.5.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// The delay before the first retry, without jitter.
+    pub base: Duration,
+    /// The longest delay, without jitter.
+    pub cap: Duration,
+}
+
+impl Backoff {
+    /// The delay before retry `n`, from 0. `random` is uniform over all of `u16`.
+    #[must_use]
+    pub fn delay(&self, n: u32, random: u16) -> Duration {
+        let plain = self.base.saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX)).min(self.cap);
+        plain.mul_f64(0.5 + f64::from(random) / f64::from(u16::MAX))
+    }
+}
+
+/// A random number for [`Backoff::delay`] and for spreading callers that are told when to come back.
+#[must_use]
+pub fn random() -> u16 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    u16::try_from(high >> 48).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(8) };
+
+    #[test]
+    fn delay_doubles_up_to_its_cap_with_half_to_one_and_a_half_of_jitter() {
+        assert_eq!(BACKOFF.delay(0, 0), Duration::from_millis(250));
+        assert_eq!(BACKOFF.delay(0, u16::MAX), Duration::from_millis(750));
+        assert_eq!(BACKOFF.delay(2, 0), Duration::from_secs(1));
+        assert_eq!(BACKOFF.delay(40, u16::MAX), Duration::from_secs(12));
+    }
+}

@@ -1,0 +1,209 @@
+//! Single-flight waiting: all callers in this process that bring one record share a [`Flight`], so that ten
+//! thousand duplicates cost the store one claim and one watcher.
+//!
+//! A flight lives in the table from the first caller until its record is finished, in doubt or unreadable. A
+//! released claim passes a baton to ONE waiter, which claims; the others go on waiting. A waiter never changes the
+//! record it waits for. Next: [`super::claim`], which ends flights.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::Inner;
+use crate::digest::Digest;
+use crate::fingerprint::Fingerprint;
+use crate::record::{Record, StateKind};
+use crate::scope::RecordId;
+
+/// How often a record that runs elsewhere is read when nothing is heard of it.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// Enough that two cores rarely meet in one.
+const SHARDS: usize = 32;
+
+/// What the callers of one record are waiting for.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// One of them asks the store.
+    Claiming,
+    /// One of them runs the effect.
+    Running(Fingerprint),
+    /// Another user of the store runs it.
+    Elsewhere(Arc<Record>),
+    /// The claim was released; the next holder of the baton claims.
+    Vacant,
+    /// The record is finished or in doubt.
+    Over(Arc<Record>),
+    /// The effect ran and the store could not be told.
+    Unknown,
+    /// The store could not be read, for this reason.
+    Unreadable(String),
+}
+
+/// The callers in this process that bring one record.
+#[derive(Debug)]
+pub(super) struct Flight {
+    id: RecordId,
+    phase: watch::Sender<Phase>,
+    baton: Notify,
+    seats: Mutex<usize>,
+}
+
+impl Flight {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub(super) fn publish(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub(super) fn baton(&self) -> impl Future<Output = ()> {
+        self.baton.notified()
+    }
+
+    /// Vacant -> claiming, for the holder of the baton. False when there is nothing to take over.
+    pub(super) fn take_over(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let vacant = matches!(phase, Phase::Vacant);
+            if vacant {
+                *phase = Phase::Claiming;
+            }
+            vacant
+        })
+    }
+}
+
+/// A waiter's place at a flight. The last one to leave a vacant flight takes it down.
+#[derive(Debug)]
+pub(super) struct Seat {
+    flight: Arc<Flight>,
+    flights: Flights,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(&self.flight.id);
+        let mut seats = lock(&self.flight.seats);
+        *seats -= 1;
+        if *seats == 0 && matches!(*self.flight.phase.borrow(), Phase::Vacant) {
+            remove(&mut shard, &self.flight);
+        }
+    }
+}
+
+pub(super) enum Entered {
+    Leader(Arc<Flight>),
+    Follower(Arc<Flight>, Seat),
+    Full,
+}
+
+type Shard = HashMap<Digest, Arc<Flight>>;
+
+/// The flights of this process, by record.
+#[derive(Clone, Debug)]
+pub(super) struct Flights(Arc<[Mutex<Shard>; SHARDS]>);
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self(Arc::new(std::array::from_fn(|_| Mutex::default())))
+    }
+}
+
+impl Flights {
+    fn shard(&self, id: &RecordId) -> MutexGuard<'_, Shard> {
+        lock(&self.0[usize::from(id.digest().as_bytes()[0]) % SHARDS])
+    }
+
+    /// Joins the flight of `id`, or starts one and leads it.
+    pub(super) fn enter(&self, id: &RecordId, seats_max: usize) -> Entered {
+        let mut shard = self.shard(id);
+        if let Some(flight) = shard.get(&id.digest()) {
+            let flight = Arc::clone(flight);
+            let mut seats = lock(&flight.seats);
+            if *seats >= seats_max {
+                return Entered::Full;
+            }
+            *seats += 1;
+            drop(seats);
+            let seat = Seat { flight: Arc::clone(&flight), flights: self.clone() };
+            return Entered::Follower(flight, seat);
+        }
+        let flight = Arc::new(Flight {
+            id: id.clone(),
+            phase: watch::Sender::new(Phase::Claiming),
+            baton: Notify::new(),
+            seats: Mutex::new(0),
+        });
+        shard.insert(id.digest(), Arc::clone(&flight));
+        Entered::Leader(flight)
+    }
+
+    /// A place for the leader, when it has to wait like the others.
+    pub(super) fn seat(&self, flight: &Arc<Flight>) -> Seat {
+        *lock(&flight.seats) += 1;
+        Seat { flight: Arc::clone(flight), flights: self.clone() }
+    }
+
+    /// Takes the flight down and tells its waiters why.
+    pub(super) fn end(&self, flight: &Arc<Flight>, phase: Phase) {
+        remove(&mut self.shard(&flight.id), flight);
+        flight.publish(phase);
+    }
+
+    /// The record is absent again: one waiter claims; without waiters the flight goes.
+    pub(super) fn vacate(&self, flight: &Arc<Flight>) {
+        let mut shard = self.shard(&flight.id);
+        if *lock(&flight.seats) == 0 {
+            remove(&mut shard, flight);
+        }
+        flight.publish(Phase::Vacant);
+        flight.baton.notify_one();
+    }
+
+    /// Takes the flight down when nobody waits at it.
+    fn end_unwatched(&self, flight: &Arc<Flight>) -> bool {
+        let mut shard = self.shard(&flight.id);
+        let deserted = *lock(&flight.seats) == 0;
+        if deserted {
+            remove(&mut shard, flight);
+        }
+        deserted
+    }
+}
+
+fn remove(shard: &mut Shard, flight: &Arc<Flight>) {
+    if shard.get(&flight.id.digest()).is_some_and(|held| Arc::ptr_eq(held, flight)) {
+        shard.remove(&flight.id.digest());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Watches a record that another user of the store runs, for as long as somebody waits for it.
+pub(super) fn watch_elsewhere(inner: Arc<Inner>, flight: Arc<Flight>, record: Record) {
+    tokio::spawn(async move {
+        let seen = record.guard;
+        loop {
+            let hint = inner.store.watch(&flight.id, seen);
+            let _ = tokio::time::timeout(POLL_EVERY, hint).await;
+            if inner.flights.end_unwatched(&flight) {
+                return;
+            }
+            match inner.timed("get", inner.store.get(&flight.id)).await {
+                Ok(Some(record)) if record.state.kind() == StateKind::InFlight => {
+                    flight.publish(Phase::Elsewhere(Arc::new(record)));
+                }
+                Ok(Some(record)) => return inner.flights.end(&flight, Phase::Over(Arc::new(record))),
+                Ok(None) => return inner.flights.vacate(&flight),
+                Err(error) => {
+                    return inner.flights.end(&flight, Phase::Unreadable(super::error_chain(&error)));
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,224 @@
+//! The memory store: the reference for all others, and the store for tests. **It forgets every record when the
+//! process ends**, so a key retried after a restart runs again.
+//!
+//! One mutex is the atomic step. Next: [`crate::record`], whose functions it applies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, SystemClock};
+use crate::digest::Digest;
+use crate::record::{self, Guard, Record, Step, Token};
+use crate::scope::RecordId;
+use crate::store::{
+    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Page, ReleaseArgs, RenewArgs,
+    ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Written,
+};
+
+/// Records in this process's memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    records: BTreeMap<Digest, Record>,
+    watchers: HashMap<Digest, Arc<Notify>>,
+    last: Token,
+}
+
+impl MemoryStore {
+    /// An empty store on the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock::new()))
+    }
+
+    /// An empty store on `clock`.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, shelf: Mutex::default() }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(
+        &self,
+        id: &RecordId,
+        transition: impl FnOnce(Option<Record>) -> Step,
+    ) -> Result<Written, StoreError> {
+        let mut shelf = self.shelf();
+        let step = transition(shelf.find(id)?);
+        Ok(match step {
+            Step::Write(record) => {
+                shelf.put(record.clone());
+                Written::Done(Some(record))
+            }
+            Step::Remove => {
+                shelf.records.remove(&id.digest());
+                shelf.wake(id);
+                Written::Done(None)
+            }
+            Step::Already(record) => Written::Done(Some(record)),
+            Step::Refused(standing) => Written::Refused(standing),
+        })
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shelf {
+    fn find(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
+        match self.records.get(&id.digest()) {
+            Some(record) if record.id != *id => {
+                Err(StoreError::new(StoreErrorKind::Corrupt, "two record ids share a digest"))
+            }
+            found => Ok(found.cloned()),
+        }
+    }
+
+    fn put(&mut self, record: Record) {
+        self.wake(&record.id);
+        self.last = self.last.max(record.guard.token);
+        self.records.insert(record.id.digest(), record);
+    }
+
+    fn wake(&mut self, id: &RecordId) {
+        if let Some(notify) = self.watchers.remove(&id.digest()) {
+            notify.notify_waiters();
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "memory", durability: Durability::None, shared: false, watches_elsewhere: false }
+    }
+
+    fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
+        let now = self.clock.now();
+        let mut shelf = self.shelf();
+        let claimed =
+            shelf.find(&args.id).and_then(|current| match record::claim(current, &args, shelf.last, now) {
+                Step::Write(record) => {
+                    shelf.put(record.clone());
+                    Ok(Claimed::Won(record))
+                }
+                Step::Already(record) => Ok(Claimed::Won(record)),
+                Step::Refused(Some(record)) => Ok(Claimed::Standing(record)),
+                Step::Refused(None) | Step::Remove => unreachable!("a claim of an absent record is won"),
+            });
+        ready(claimed)
+    }
+
+    fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
+        let now = self.clock.now();
+        ready(self.write(&args.id, |current| record::renew(current, args.guard, args.lease, now)))
+    }
+
+    fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
+        let now = self.clock.now();
+        ready(self.write(&args.id, |current| {
+            record::complete(current, args.guard, args.ending, args.retention, now)
+        }))
+    }
+
+    fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
+        let now = self.clock.now();
+        ready(self.write(&args.id, |current| record::doubt(current, args.guard, args.cause, now)))
+    }
+
+    fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
+        let now = self.clock.now();
+        ready(self.write(&args.id, |current| record::release(current, args.guard, args.from, now)))
+    }
+
+    fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
+        let now = self.clock.now();
+        ready(self.shelf().find(id).map(|found| found.and_then(|record| record.at(now))))
+    }
+
+    fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
+        let now = self.clock.now();
+        let after = args.cursor.clone().unwrap_or_default();
+        let shelf = self.shelf();
+        let mut matching = shelf
+            .records
+            .iter()
+            .map(|(digest, record)| (digest.to_string(), record))
+            .filter(|(place, _)| *place > after)
+            .filter_map(|(place, record)| Some((place, record.clone().at(now)?)))
+            .filter(|(_, record)| args.admits(record));
+        let mut page = Page { now, ..Page::default() };
+        for (place, record) in matching.by_ref().take(args.limit) {
+            page.records.push(record);
+            page.next = Some(place);
+        }
+        if matching.next().is_none() {
+            page.next = None;
+        }
+        ready(Ok(page))
+    }
+
+    fn purge(&self, limit: usize) -> StoreFuture<'_, usize> {
+        let now = self.clock.now();
+        let mut shelf = self.shelf();
+        let expired: Vec<Digest> = shelf
+            .records
+            .iter()
+            .filter(|(_, record)| (*record).clone().at(now).is_none())
+            .map(|(digest, _)| *digest)
+            .take(limit)
+            .collect();
+        for digest in &expired {
+            shelf.records.remove(digest);
+        }
+        ready(Ok(expired.len()))
+    }
+
+    fn watch(&self, id: &RecordId, seen: Guard) -> StoreFuture<'_, ()> {
+        let mut shelf = self.shelf();
+        let now = self.clock.now();
+        let unchanged = match shelf.find(id) {
+            Ok(found) => found
+                .and_then(|record| record.at(now))
+                .is_some_and(|record| record.guard == seen && record.outcome().is_none()),
+            Err(error) => return ready(Err(error)),
+        };
+        if !unchanged {
+            return ready(Ok(()));
+        }
+        let notify = Arc::clone(shelf.watchers.entry(id.digest()).or_default());
+        let mut notified = Box::pin(notify.notified_owned());
+        notified.as_mut().enable();
+        Box::pin(async move {
+            notified.await;
+            Ok(())
+        })
+    }
+}
+
+impl ScanArgs {
+    /// Whether `record` passes every filter. For stores that filter in Rust.
+    #[must_use]
+    pub fn admits(&self, record: &Record) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| tenant == record.id.tenant())
+            && self.operation.as_ref().is_none_or(|operation| operation == record.id.operation())
+            && self.key.as_ref().is_none_or(|key| key == record.id.key().as_str())
+            && self.state.is_none_or(|state| state == record.state.kind())
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> StoreFuture<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
