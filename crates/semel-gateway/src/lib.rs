@@ -1,0 +1,22 @@
+//! The gateway: a reverse proxy that puts [`semel_tower`]'s layer in front of any HTTP API.
+//!
+//! **By default a request whose upstream gave no answer, or 5xx, is in doubt and its key answers 409 until somebody
+//! resolves it**; what each route promises is printed by `semel check`.
+//!
+//! Modules in the order of a request: [`config`] (the file), [`proxy`] (accept, refuse what is ambiguous, hand to
+//! the layer), [`upstream`] (send on, never twice), [`shutdown`] (drain). [`tls`] has certificates, [`hooks`] what
+//! the gateway asks over HTTP before a replay or about a doubt.
+
+pub mod config;
+pub mod hooks;
+pub mod promise;
+pub mod proxy;
+pub mod shutdown;
+pub mod tls;
+pub mod upstream;
+
+pub use config::{Config, ConfigError};
+pub use promise::Promise;
+pub use proxy::{Gateway, GatewayError};
+pub use semel_tower::{Decided, Decisions};
+pub use shutdown::Drained;

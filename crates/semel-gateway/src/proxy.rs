@@ -1,0 +1,378 @@
+//! The front door: accepts connections within bounds, refuses what is ambiguous, and hands the rest to the layer.
+//!
+//! The accept loop is our own because a head that never ends must not hold a connection for ever, whichever
+//! protocol it began. Next: [`crate::upstream`].
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use semel::{Code, Engine};
+use semel_tower::problem::Problem;
+use semel_tower::profile::Profile;
+use semel_tower::service::Answer;
+use semel_tower::tenant::CertificateSubject;
+use semel_tower::{Body, Decisions, SemelLayer, SemelService};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tower::{Layer, Service};
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::hooks::{HookClient, Parts};
+use crate::shutdown::{Drain, Drained};
+use crate::upstream::Upstream;
+use crate::{tls, upstream};
+
+/// A gateway that listens.
+#[derive(Debug)]
+pub struct Gateway {
+    listener: TcpListener,
+    door: Arc<Door>,
+    engine: Engine,
+    drain: Drain,
+    drain_timeout: Duration,
+}
+
+/// What every connection needs.
+#[derive(Debug)]
+struct Door {
+    service: SemelService<Upstream>,
+    tls: Option<TlsAcceptorOf>,
+    header_timeout: Duration,
+}
+
+#[derive(Clone)]
+struct TlsAcceptorOf(TlsAcceptor);
+
+impl fmt::Debug for TlsAcceptorOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsAcceptor")
+    }
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug)]
+pub struct GatewayError(String);
+
+impl fmt::Display for GatewayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for GatewayError {}
+
+impl From<io::Error> for GatewayError {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+pub(crate) fn hook_client(config: &Config) -> io::Result<HookClient> {
+    let connector = upstream::connector(tls::client(&config.upstream_tls)?, config.timeouts.connect.0);
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+impl Gateway {
+    /// Listens, and is ready to serve once [`Gateway::run`] is called.
+    ///
+    /// # Errors
+    /// [`GatewayError`] says which address, file or key set cannot be used.
+    pub async fn bind(
+        config: Config,
+        engine: Engine,
+        decisions: Arc<dyn Decisions>,
+    ) -> Result<Self, GatewayError> {
+        let uri = config.upstream.as_ref().ok_or_else(|| {
+            GatewayError(
+                "no upstream: give --upstream http://127.0.0.1:3000 or `upstream` in the file".to_owned(),
+            )
+        })?;
+        let mut parts = Parts::new(hook_client(&config)?);
+        let routes = config.routes(&mut parts);
+        parts.load_key_sets().await.map_err(GatewayError)?;
+        let upstream = Upstream::new(&config, &uri.0, tls::client(&config.upstream_tls)?)
+            .ok_or_else(|| GatewayError(format!("{uri} names no host")))?;
+        let layer = SemelLayer::with_routes(engine.clone(), routes).observed_by(decisions);
+        let tls = config.tls.as_ref().map(tls::server).transpose()?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|error| GatewayError(format!("cannot listen on {}: {error}", config.listen)))?;
+        let door = Door {
+            service: layer.layer(upstream),
+            tls: tls.map(|config| TlsAcceptorOf(TlsAcceptor::from(config))),
+            header_timeout: config.timeouts.header.0,
+        };
+        let drain = Drain::new(config.limits.connections);
+        Ok(Self { listener, door: Arc::new(door), engine, drain, drain_timeout: config.timeouts.drain.0 })
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then drains.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let places = self.drain.connections();
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                accepted = accept(&self.listener, places) => accepted,
+            };
+            let Some((stream, peer, place)) = accepted else { continue };
+            let (door, drain) = (Arc::clone(&self.door), self.drain.signal());
+            tokio::spawn(async move {
+                if let Err(error) = door.serve(stream, peer, drain).await {
+                    tracing::debug!(%peer, error = %error, "a connection ended");
+                }
+                drop(place);
+            });
+        }
+        drop(self.listener);
+        self.drain.finish(&self.engine, self.drain_timeout).await
+    }
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+/// One connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: Arc<tokio::sync::Semaphore>,
+) -> Option<(TcpStream, SocketAddr, Place)> {
+    let place = places.acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            // Out of file descriptors: going on at once would spin.
+            tracing::error!(%error, "cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+type ServeError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Peer {
+    address: SocketAddr,
+    secure: bool,
+    subject: Option<CertificateSubject>,
+}
+
+impl Door {
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        drain: watch::Receiver<bool>,
+    ) -> Result<(), ServeError> {
+        stream.set_nodelay(true)?;
+        let Some(TlsAcceptorOf(acceptor)) = self.tls.clone() else {
+            let http2 = tokio::time::timeout(self.header_timeout, speaks_http2(&stream)).await??;
+            let peer = Peer { address, secure: false, subject: None };
+            return self.speak(stream, http2, peer, drain).await;
+        };
+        let stream = tokio::time::timeout(self.header_timeout, acceptor.accept(stream)).await??;
+        let (_, session) = stream.get_ref();
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        let subject = tls::subject(session.peer_certificates());
+        self.speak(stream, http2, Peer { address, secure: true, subject }, drain).await
+    }
+
+    async fn speak(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        http2: bool,
+        peer: Peer,
+        mut drain: watch::Receiver<bool>,
+    ) -> Result<(), ServeError> {
+        let header_timeout = self.header_timeout;
+        let service = service_fn(move |request| {
+            let (door, peer) = (Arc::clone(&self), peer.clone());
+            async move { Ok::<_, Infallible>(door.answer(request, peer).await) }
+        });
+        let stream = TokioIo::new(stream);
+        if http2 {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).keep_alive_interval(header_timeout).max_concurrent_streams(250);
+            let mut connection = pin!(builder.serve_connection(stream, service));
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended?),
+                _ = drain.wait_for(|begun| *begun) => connection.as_mut().graceful_shutdown(),
+            }
+            return Ok(connection.await?);
+        }
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).half_close(true);
+        let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            _ = drain.wait_for(|begun| *begun) => connection.as_mut().graceful_shutdown(),
+        }
+        Ok(connection.await?)
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer<Body<Incoming>> {
+        if let Err(detail) = refuse_ambiguous(&mut request) {
+            tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
+            return Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
+        }
+        let id = request_id(&mut request);
+        forwarded(&mut request, &peer);
+        if let Some(subject) = peer.subject {
+            request.extensions_mut().insert(subject);
+        }
+        let mut service = self.service.clone();
+        let span = tracing::info_span!("request", id);
+        let answered = service.call(request).instrument(span).await;
+        let mut answer: Response<_> = answered.unwrap_or_else(|never: Infallible| match never {});
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+        }
+        answer
+    }
+}
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection without TLS begins as HTTP/2 does. Looks without taking.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; HTTP2_PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        if count == 0 || seen[..count] != HTTP2_PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Two parsers must not be able to read one request in two ways. What hyper refuses by itself (two lengths, a length
+/// that is no number, folded lines) is not looked at again.
+fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str> {
+    if request.method() == Method::CONNECT {
+        return Err("CONNECT is not served here. Nothing was sent on.");
+    }
+    let coding = request.headers().get_all(header::TRANSFER_ENCODING);
+    if coding.iter().count() > 1
+        || coding.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err("Transfer-Encoding is something else than one `chunked`. Nothing was sent on.");
+    }
+    let named = request.uri().authority().cloned();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.clone()),
+        (None, None) if request.version() == Version::HTTP_10 || named.is_some() => None,
+        _ => return Err("The request has not exactly one Host header. Nothing was sent on."),
+    };
+    match (host, named) {
+        (Some(host), named) => {
+            let host: Authority = Authority::try_from(host.as_bytes())
+                .map_err(|_| "The Host header is not a host. Nothing was sent on.")?;
+            if named.is_some_and(|named| !same_authority(&named, &host)) {
+                return Err(
+                    "The request's target and its Host header name different hosts. Nothing was sent on.",
+                );
+            }
+        }
+        (None, Some(named)) => {
+            if let Ok(host) = HeaderValue::from_str(named.as_str()) {
+                request.headers_mut().insert(header::HOST, host);
+            }
+        }
+        (None, None) => {}
+    }
+    join_cookies(request);
+    Ok(())
+}
+
+fn same_authority(one: &Authority, two: &Authority) -> bool {
+    one.host().eq_ignore_ascii_case(two.host()) && one.port_u16() == two.port_u16()
+}
+
+/// HTTP/2 may split a cookie over several fields; HTTP/1 has one.
+fn join_cookies(request: &mut Request<Incoming>) {
+    let crumbs: Vec<&[u8]> =
+        request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        request.headers_mut().insert(header::COOKIE, cookie);
+    }
+}
+
+/// The caller's id for this request, or a fresh one; it goes to the upstream and into the log.
+fn request_id(request: &mut Request<Incoming>) -> String {
+    if let Some(id) =
+        request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 128)
+    {
+        return id.to_owned();
+    }
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        request.headers_mut().insert(REQUEST_ID, value);
+    }
+    id
+}
+
+/// Tells the upstream who asked: appended to what a proxy in front has said.
+fn forwarded(request: &mut Request<Incoming>, peer: &Peer) {
+    let host = request.headers().get(header::HOST).cloned();
+    let proto = if peer.secure { "https" } else { "http" };
+    let by = match peer.address.ip() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let headers = request.headers_mut();
+    append(headers, &FORWARDED_FOR, &peer.address.ip().to_string());
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+    let mut element = format!("for={by};proto={proto}");
+    if let Some(host) = host {
+        if let Ok(text) = host.to_str() {
+            element.push_str(&format!(";host=\"{text}\""));
+        }
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
+    append(headers, &header::FORWARDED, &element);
+}
+
+fn append(headers: &mut http::HeaderMap, name: &HeaderName, element: &str) {
+    let mut list: Vec<String> =
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    list.push(element.to_owned());
+    if let Ok(value) = HeaderValue::try_from(list.join(", ")) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,217 @@
+//! The way to the upstream: where a request goes is decided by the configuration alone, and each is sent at most
+//! once.
+//!
+//! A request of which nothing was sent is reported as [`EffectReport::NotRun`]; anything after the first byte as
+//! [`EffectReport::Unknown`]. The client's own resending is off, and idle connections are dropped early, because an
+//! upstream that closes one just as a request is written to it leaves the outcome unknown.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use semel::Code;
+use semel_tower::problem::Problem;
+use semel_tower::profile::Profile;
+use semel_tower::{Body, EffectReport, replay};
+use tower::Service;
+
+use crate::config::{Config, HostName};
+
+/// The upstream as a service. Never fails: what went wrong is an answer that says so.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Body<Incoming>>,
+    scheme: Scheme,
+    authority: Authority,
+    prefix: String,
+    host: HostName,
+    timeout: Duration,
+}
+
+impl Upstream {
+    pub(crate) fn new(config: &Config, uri: &Uri, tls: rustls::ClientConfig) -> Option<Self> {
+        let http2_only = uri.scheme_str() == Some("h2c");
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(config.timeouts.upstream_idle.0)
+            .retry_canceled_requests(false)
+            .http2_only(http2_only)
+            .set_host(false)
+            .build(connector(tls, config.timeouts.connect.0));
+        Some(Self {
+            client,
+            scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: uri.authority()?.clone(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            host: config.host,
+            timeout: config.timeouts.upstream.0,
+        })
+    }
+
+    /// The request as the upstream gets it: its own place, and no header of the client's connection.
+    fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let path: PathAndQuery = if self.prefix.is_empty() {
+            request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+        } else {
+            format!("{}{path}", self.prefix).try_into()?
+        };
+        let host = match self.host {
+            HostName::Client => request.headers().get(header::HOST).cloned(),
+            HostName::Upstream => None,
+        };
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        *request.uri_mut() = uri.path_and_query(path).build()?;
+        *request.version_mut() = Version::HTTP_11;
+        let host = match host {
+            Some(host) => host,
+            None => HeaderValue::from_str(self.authority.as_str())?,
+        };
+        let wants_trailers = request.headers().get(header::TE).is_some_and(|te| te == "trailers");
+        let upgrade = upgrade_of(request);
+        let headers = request.headers_mut();
+        replay::strip_hop_by_hop(headers);
+        headers.insert(header::HOST, host);
+        if wants_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(upgrade) = upgrade {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, upgrade);
+        }
+        Ok(())
+    }
+}
+
+/// A connector that tells a refused connection from a lost answer.
+pub(crate) fn connector(tls: rustls::ClientConfig, timeout: Duration) -> HttpsConnector<HttpConnector> {
+    let mut http = HttpConnector::new();
+    http.set_connect_timeout(Some(timeout));
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(http)
+}
+
+/// The protocol that an uncovered request asks to change to.
+fn upgrade_of(request: &Request<Body<Incoming>>) -> Option<HeaderValue> {
+    matches!(request.body(), Body::Stream { .. })
+        .then(|| request.headers().get(header::UPGRADE).cloned())
+        .flatten()
+        .filter(|_| request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some())
+}
+
+type Answer = Response<Body<Incoming>>;
+
+impl Service<Request<Body<Incoming>>> for Upstream {
+    type Response = Answer;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body<Incoming>>) -> Self::Future {
+        let covered = matches!(request.body(), Body::Whole { .. });
+        let upgrading = upgrade_of(&request).map(|_| hyper::upgrade::on(&mut request));
+        if let Err(error) = self.address(&mut request) {
+            tracing::warn!(%error, "the request cannot be addressed to the upstream");
+            let detail = "The request's path or host cannot be sent on. Nothing was sent.";
+            return Box::pin(std::future::ready(Ok(failed(Code::BadRequest, detail, EffectReport::NotRun))));
+        }
+        let sending = self.client.request(request);
+        let timeout = self.timeout;
+        Box::pin(async move {
+            let answer = if covered {
+                match tokio::time::timeout(timeout, sending).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Ok(timed_out()),
+                }
+            } else {
+                sending.await
+            };
+            Ok(match answer {
+                Ok(answer) => received(answer, upgrading),
+                Err(error) => not_received(&error),
+            })
+        })
+    }
+}
+
+fn received(mut answer: Response<Incoming>, upgrading: Option<hyper::upgrade::OnUpgrade>) -> Answer {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = upgrading
+    {
+        tokio::spawn(tunnel(client, hyper::upgrade::on(&mut answer)));
+    } else {
+        replay::strip_hop_by_hop(answer.headers_mut());
+    }
+    answer.map(Body::stream)
+}
+
+async fn tunnel(client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnUpgrade) {
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
+        tracing::debug!(%error, "an upgraded connection ended");
+    }
+}
+
+fn timed_out() -> Answer {
+    let detail = "The request was sent and the upstream has not answered in time: it may still take effect. It will \
+                  not be run again by itself; sending again with the same key is harmless.";
+    failed(Code::UpstreamTimeout, detail, EffectReport::Unknown)
+}
+
+fn not_received(error: &Error) -> Answer {
+    tracing::warn!(error = %chain(error), "the upstream gave no answer");
+    if nothing_was_sent(error) {
+        let detail = "The upstream could not be reached and nothing was sent to it. Send the same request again, \
+                      with the same key.";
+        return failed(Code::UpstreamUnreachable, detail, EffectReport::NotRun);
+    }
+    let detail = "The request was sent and no answer came back: it may have taken effect. It will not be run again \
+                  by itself; sending again with the same key is harmless.";
+    failed(Code::UpstreamFailed, detail, EffectReport::Unknown)
+}
+
+/// True only when it is certain. Over HTTP/2 a cancelled stream may have been sent.
+fn nothing_was_sent(error: &Error) -> bool {
+    if error.is_connect() {
+        return true;
+    }
+    let http2 =
+        error.connect_info().is_some_and(hyper_util::client::legacy::connect::Connected::is_negotiated_h2);
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<hyper::Error>());
+    !http2 && source.is_some_and(hyper::Error::is_canceled)
+}
+
+fn failed(code: Code, detail: &str, report: EffectReport) -> Answer {
+    let mut answer: Response<Body<Incoming>> = Problem::new(code, detail).answer(&Profile::ietf());
+    answer.extensions_mut().insert(report);
+    answer
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! What of an answer is stored, and how it is given again: byte by byte but for what HTTP makes afresh.
+//!
+//! The stored head is the header block in HTTP/1 form, one `name: value` a line, so that a person can read a record
+//! in the store's own shell; trailers follow after an empty line. Next: [`crate::service`].
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use semel::clock::Timestamp;
+use semel::wire::{self, Status};
+use semel::{Key, Outcome, Record};
+
+use crate::body::Body;
+use crate::profile::Profile;
+use crate::route::Route;
+
+/// What a covered answer says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks<'a> {
+    /// What the answer is.
+    pub status: Status,
+    /// The key, echoed.
+    pub key: Option<&'a Key>,
+    /// When the record expires, where the route says so.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The outcome of an answer: its status, the headers and trailers that may be given again, and its body, or none
+/// where it was too large.
+#[must_use]
+pub fn store(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Option<Bytes>,
+    trailers: Option<&HeaderMap>,
+    route: &Route,
+) -> Outcome {
+    let mut head = BytesMut::with_capacity(256);
+    let named = connection_names(headers);
+    write_block(&mut head, headers, |name| {
+        !is_hop_by_hop(name, &named) && !is_mark(name) && *name != header::DATE && !route.never_stored(name)
+    });
+    if let Some(trailers) = trailers {
+        head.put_slice(b"\r\n");
+        write_block(&mut head, trailers, |_| true);
+    }
+    let body_kept = body.is_some();
+    Outcome { code: status.as_u16(), head: head.freeze(), body: body.unwrap_or_default(), body_kept }
+}
+
+/// The outcome that an operator gives to a record in doubt.
+#[must_use]
+pub fn outcome(status: u16, headers: Vec<(String, String)>, body: Bytes) -> Outcome {
+    let mut head = BytesMut::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            write_line(&mut head, &name, &value);
+        }
+    }
+    Outcome { code: status, head: head.freeze(), body, body_kept: true }
+}
+
+/// The stored answer of `record`; `None` when it is not one (damaged, or not HTTP).
+#[must_use]
+pub fn replay<B>(outcome: &Outcome, profile: &Profile, marks: &Marks<'_>) -> Option<Response<Body<B>>> {
+    let (mut headers, trailers) = read_head(&outcome.head)?;
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    mark(&mut headers, profile, marks);
+    let bytes = (!outcome.body.is_empty()).then(|| outcome.body.clone());
+    let mut answer = Response::new(Body::Whole { bytes, trailers });
+    *answer.status_mut() = StatusCode::from_u16(outcome.code).ok()?;
+    *answer.headers_mut() = headers;
+    Some(answer)
+}
+
+/// The stored headers of an answer whose body was not kept.
+#[must_use]
+pub fn stored_headers(outcome: &Outcome) -> HeaderMap {
+    read_head(&outcome.head).map(|(headers, _)| headers).unwrap_or_default()
+}
+
+/// A fresh answer's headers, as the caller gets them: without the connection's own and without marks that the
+/// upstream made up.
+pub fn mark_fresh(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>) {
+    strip(headers, is_mark);
+    mark(headers, profile, marks);
+}
+
+/// Removes the headers that belong to one connection: the known ones, and those that `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named = connection_names(headers);
+    strip(headers, |name| is_hop_by_hop(name, &named));
+}
+
+/// Removes from a request what only Semel may say to an upstream.
+pub fn strip_marks(headers: &mut HeaderMap) {
+    strip(headers, |name| is_mark(name) && name != wire::KEY);
+}
+
+/// When `record` expires, where the route says so.
+#[must_use]
+pub fn expires_at(record: &Record, route: &Route) -> Option<Timestamp> {
+    record.expires_at().filter(|_| route.tell_expiry)
+}
+
+fn mark(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>) {
+    headers.insert(wire::STATUS, HeaderValue::from_static(marks.status.as_str()));
+    if marks.status == Status::Replayed {
+        headers.insert(profile.replayed.clone(), HeaderValue::from_static("true"));
+    }
+    if let Some(value) = marks.key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
+        headers.insert(wire::KEY, value);
+    }
+    if let Some(expires_at) = marks.expires_at {
+        let date: SystemTime = UNIX_EPOCH + Duration::from_micros(expires_at.as_micros());
+        if let Ok(value) = HeaderValue::try_from(httpdate::fmt_http_date(date)) {
+            headers.insert(wire::EXPIRES, value);
+        }
+    }
+}
+
+fn is_mark(name: &HeaderName) -> bool {
+    [
+        wire::KEY,
+        wire::STATUS,
+        wire::REPLAYED,
+        wire::EXPIRES,
+        wire::ATTEMPT,
+        wire::TOKEN,
+        "idempotent-replayed",
+    ]
+    .contains(&name.as_str())
+}
+
+fn connection_names(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect()
+}
+
+fn is_hop_by_hop(name: &HeaderName, named: &[String]) -> bool {
+    const KNOWN: [&str; 8] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    KNOWN.contains(&name.as_str()) || named.iter().any(|named| named == name.as_str())
+}
+
+/// Removes in place only when there is something to remove, and keeps the order of the rest, which
+/// `HeaderMap::remove` does not.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    if !headers.keys().any(&unwanted) {
+        return;
+    }
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| !unwanted(name)) {
+        kept.append(name.clone(), value.clone());
+    }
+    *headers = kept;
+}
+
+fn write_block(head: &mut BytesMut, headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+    headers.iter().filter(|(name, _)| wanted(name)).for_each(|(name, value)| write_line(head, name, value));
+}
+
+fn write_line(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    head.put_slice(name.as_str().as_bytes());
+    head.put_slice(b": ");
+    head.put_slice(value.as_bytes());
+    head.put_slice(b"\r\n");
+}
+
+fn read_head(head: &Bytes) -> Option<(HeaderMap, Option<HeaderMap>)> {
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    if let Some(trailers) = head.strip_prefix(b"\r\n") {
+        return Some((HeaderMap::new(), Some(read_block(trailers, lines)?)));
+    }
+    let end = head.windows(4).position(|window| window == b"\r\n\r\n");
+    match end {
+        None => Some((read_block(head, lines)?, None)),
+        Some(end) => {
+            let headers = read_block(&head[..end + 2], lines)?;
+            Some((headers, Some(read_block(&head[end + 4..], lines)?)))
+        }
+    }
+}
+
+fn read_block(block: &[u8], lines: usize) -> Option<HeaderMap> {
+    let mut closed = Vec::with_capacity(block.len() + 2);
+    closed.extend_from_slice(block);
+    closed.extend_from_slice(b"\r\n");
+    let mut slots = vec![httparse::EMPTY_HEADER; lines];
+    let httparse::Status::Complete((_, parsed)) = httparse::parse_headers(&closed, &mut slots).ok()? else {
+        return None;
+    };
+    let mut headers = HeaderMap::with_capacity(parsed.len() + 4);
+    for header in parsed {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(header.value).ok()?);
+    }
+    Some(headers)
+}

@@ -1,0 +1,257 @@
+//! The holder of the claim: run the effect, store what it produced, then answer. In a task of its own, so that a
+//! caller that hangs up changes nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use semel::policy::OnDoubt;
+use semel::record::DoubtCause;
+use semel::wire::{self, Status};
+use semel::{Begun, Claim, Code, Completion, Key, Outcome};
+use tower::Service;
+
+use super::prepare::Ready;
+use super::{Answer, Call, EffectReport};
+use crate::body::Body;
+use crate::capture::{self, Captured};
+use crate::grpc;
+use crate::problem::Problem;
+use crate::replay::{self, Marks};
+use crate::route::{AnswerClass, KeySource, Probed};
+
+impl Call {
+    pub(super) async fn run<S, Q, A>(self: Arc<Self>, mut inner: S, claim: Claim, ready: Ready) -> Answer<A>
+    where
+        S: Service<Request<Body<Q>>, Response = Response<A>>,
+        S::Error: fmt::Display,
+        A: HttpBody<Data = Bytes>,
+        A::Error: fmt::Display,
+    {
+        let claim = match self.probe(claim, &ready).await {
+            Ok(claim) => claim,
+            Err(answer) => return *answer,
+        };
+        claim.start();
+        let again = ready.ask.clone();
+        let request = self.request(ready, Some(&claim));
+        let answer = match inner.call(request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(%error, key = claim.id().key().as_str(), "the effect gave no answer");
+                return self.no_answer(claim).await;
+            }
+        };
+        let class = match answer.extensions().get::<EffectReport>() {
+            Some(EffectReport::NotRun) => AnswerClass::Released,
+            Some(EffectReport::Unknown) => AnswerClass::InDoubt,
+            None => self.route.classify(answer.status()),
+        };
+        match class {
+            AnswerClass::Released => {
+                self.released(claim, answer.map(|body| Body::stream(Box::pin(body)))).await
+            }
+            AnswerClass::InDoubt => {
+                let cause = match answer.extensions().get::<EffectReport>() {
+                    Some(_) => DoubtCause::NoAnswer,
+                    None => DoubtCause::FailedAnswer,
+                };
+                self.doubted(claim, cause, answer.map(|body| Body::stream(Box::pin(body)))).await
+            }
+            AnswerClass::Stored => self.stored(claim, answer, again).await,
+        }
+    }
+
+    /// Under *probe*, a record that was in doubt is asked about before it is run again.
+    async fn probe<B>(&self, claim: Claim, ready: &Ready) -> Result<Claim, Box<Answer<B>>> {
+        let Some(probe) = self
+            .route
+            .probe
+            .as_ref()
+            .filter(|_| claim.generation() > 1 && self.route.policy.on_doubt == OnDoubt::Probe)
+        else {
+            return Ok(claim);
+        };
+        // From here on an abort is a doubt again, not a release.
+        claim.start();
+        match probe.ask(claim.id().key(), &ready.parts).await {
+            Probed::NotHappened => Ok(claim),
+            Probed::Happened(outcome) => match claim.complete(outcome).await {
+                Completion::Stored(record) | Completion::Superseded(Some(record)) => {
+                    Err(Box::new(self.replay_allowed(&record)))
+                }
+                Completion::Superseded(None) | Completion::Unrecorded(_) => {
+                    let detail = "The request took effect; its outcome could not be stored.";
+                    Err(Box::new(self.doubt(Problem::new(Code::OutcomeUnknown, detail), &ready.ask.id)))
+                }
+            },
+            Probed::Unknown => {
+                claim.doubt(DoubtCause::NoAnswer).await;
+                let refusal = semel::Refusal::InDoubt(None);
+                Err(Box::new(self.refuse_for(&refusal, &ready.ask.id)))
+            }
+        }
+    }
+
+    /// The request as the inner service gets it: with key, attempt and token, and without copies of them that the
+    /// client made up.
+    fn request<Q>(&self, ready: Ready, claim: Option<&Claim>) -> Request<Body<Q>> {
+        let Ready { ask, mut parts, bytes, trailers } = ready;
+        replay::strip_marks(&mut parts.headers);
+        let name = match &self.route.key {
+            KeySource::Header(name) => name.clone(),
+            KeySource::Body(_) => HeaderName::from_static(wire::KEY),
+        };
+        if let Some(value) = header_form(ask.id.key()) {
+            parts.headers.insert(name, value);
+        }
+        if let Some(claim) = claim {
+            parts.headers.insert(wire::ATTEMPT, HeaderValue::from(claim.generation()));
+            parts.headers.insert(wire::TOKEN, HeaderValue::from(claim.token().0));
+        }
+        if trailers.is_none() {
+            parts.headers.remove(header::TRANSFER_ENCODING);
+        }
+        Request::from_parts(
+            parts,
+            Body::Whole { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers },
+        )
+    }
+
+    async fn stored<A>(&self, claim: Claim, answer: Response<A>, ask: semel::Ask) -> Answer<A>
+    where
+        A: HttpBody<Data = Bytes>,
+        A::Error: fmt::Display,
+    {
+        let endless = answer
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let (parts, body) = answer.into_parts();
+        let max_bytes = if endless { 0 } else { self.route.response_max_bytes };
+        let captured = match endless {
+            true => Captured::Large(Body::stream(Box::pin(body))),
+            false => capture::capture(body, max_bytes, self.route.buffer_timeout).await,
+        };
+        let store = |body, trailers: Option<&HeaderMap>| {
+            replay::store(parts.status, &parts.headers, body, trailers, &self.route)
+        };
+        let (outcome, body) = match captured {
+            Captured::Whole { bytes, trailers } => {
+                if grpc::is_grpc(&parts.headers) {
+                    let class = grpc::classify(&parts.headers, trailers.as_ref());
+                    let bytes = Some(bytes.clone()).filter(|bytes| !bytes.is_empty());
+                    let body = Body::Whole { bytes, trailers: trailers.clone() };
+                    match class {
+                        Some(AnswerClass::Stored) => {}
+                        Some(AnswerClass::Released) => {
+                            return self.released(claim, Response::from_parts(parts, body)).await;
+                        }
+                        Some(AnswerClass::InDoubt) => {
+                            let answer = Response::from_parts(parts, body);
+                            return self.doubted(claim, DoubtCause::FailedAnswer, answer).await;
+                        }
+                        None => return self.no_answer(claim).await,
+                    }
+                }
+                let outcome = store(Some(bytes.clone()), trailers.as_ref());
+                (outcome, Body::Whole { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers })
+            }
+            Captured::Large(body) | Captured::Late(body) => (store(None, None), body),
+            Captured::Broken(error) => {
+                tracing::warn!(%error, key = claim.id().key().as_str(), "the answer broke off");
+                return self.no_answer(claim).await;
+            }
+        };
+        self.completed(claim, outcome, Response::from_parts(parts, body), ask).await
+    }
+
+    /// Stores the outcome, then answers; with what the winner stored, where the claim was lost meanwhile.
+    async fn completed<A>(
+        &self,
+        claim: Claim,
+        outcome: Outcome,
+        answer: Answer<A>,
+        ask: semel::Ask,
+    ) -> Answer<A> {
+        let generation = claim.generation();
+        match claim.complete(outcome).await {
+            Completion::Stored(record) => {
+                let expires_at = replay::expires_at(&record, &self.route);
+                self.fresh(answer, Status::Executed, expires_at, &record.id, generation)
+            }
+            Completion::Superseded(Some(record)) if record.outcome().is_some() => {
+                self.replay_allowed(&record)
+            }
+            Completion::Superseded(_) => match self.engine.begin(ask.clone()).await {
+                Ok(Begun::Replay(record)) => self.replay_allowed(&record),
+                _ => self.fresh(answer, Status::Unrecorded, None, &ask.id, generation),
+            },
+            Completion::Unrecorded(reason) => {
+                tracing::error!(reason, key = ask.id.key().as_str(), "the outcome could not be stored");
+                self.fresh(answer, Status::Unrecorded, None, &ask.id, generation)
+            }
+        }
+    }
+
+    async fn released<A>(&self, claim: Claim, answer: Answer<A>) -> Answer<A> {
+        let (id, generation) = (claim.id().clone(), claim.generation());
+        claim.release().await;
+        self.fresh(answer, Status::Refused, None, &id, generation)
+    }
+
+    async fn doubted<A>(&self, claim: Claim, cause: DoubtCause, answer: Answer<A>) -> Answer<A> {
+        let (id, generation) = (claim.id().clone(), claim.generation());
+        claim.doubt(cause).await;
+        self.fresh(answer, Status::InDoubt, None, &id, generation)
+    }
+
+    async fn no_answer<A>(&self, claim: Claim) -> Answer<A> {
+        let id = claim.id().clone();
+        claim.doubt(DoubtCause::NoAnswer).await;
+        let detail = "The request was sent and no whole answer came back: it may have taken effect. It will not be \
+                      run again by itself; sending again with this key is harmless.";
+        self.doubt(Problem::new(Code::UpstreamFailed, detail), &id)
+    }
+
+    /// The effect without a claim, because the store is down and the route says so.
+    pub(super) async fn run_unprotected<S, Q, A>(
+        &self,
+        mut inner: S,
+        ready: Ready,
+    ) -> Result<Answer<A>, S::Error>
+    where
+        S: Service<Request<Body<Q>>, Response = Response<A>>,
+    {
+        let id = ready.ask.id.clone();
+        let request = self.request(ready, None);
+        let answer = inner.call(request).await?.map(|body| Body::stream(Box::pin(body)));
+        Ok(self.fresh(answer, Status::Unrecorded, None, &id, 0))
+    }
+
+    fn fresh<A>(
+        &self,
+        mut answer: Answer<A>,
+        status: Status,
+        expires_at: Option<semel::clock::Timestamp>,
+        id: &semel::RecordId,
+        generation: u32,
+    ) -> Answer<A> {
+        let marks = Marks { status, key: Some(id.key()), expires_at };
+        replay::mark_fresh(answer.headers_mut(), &self.route.profile, &marks);
+        self.tell(answer, Some(status), None, Some(id), generation)
+    }
+}
+
+/// The raw form, or the quoted one where the raw form would be read as something else.
+fn header_form(key: &Key) -> Option<HeaderValue> {
+    let text = key.as_str();
+    if text.starts_with('"') || text.trim() != text {
+        let quoted = format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        return HeaderValue::try_from(quoted).ok();
+    }
+    HeaderValue::from_str(text).ok()
+}

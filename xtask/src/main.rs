@@ -1,0 +1,53 @@
+//! `cargo xtask`: the tasks of this project that are more than one command.
+//!
+//! Not a build system: each task calls cargo, git or nextest and says which call it makes.
+//! Read `ci.rs` first; it runs all the others but `changelog`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod changelog;
+mod checkout;
+mod ci;
+mod clock;
+mod command;
+mod failure;
+mod mutants;
+mod tidy;
+
+/// The tasks of this project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold before a change lands, in order, stopping at the first failure
+    Ci(ci::Options),
+    /// The house rules that no compiler checks: directions, sizes, names, pages
+    Tidy,
+    /// Puts faults into a copy of the tree and demands that named tests see them
+    Mutants(mutants::Options),
+    /// Folds changes/*.md into CHANGELOG.md
+    Changelog(changelog::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Ci(options) => ci::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::Mutants(options) => mutants::run(&options),
+        Task::Changelog(options) => changelog::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
