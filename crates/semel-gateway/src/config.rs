@@ -50,8 +50,9 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// TLS towards the upstream.
     pub upstream_tls: UpstreamTlsConfig,
-    /// What `Host` the upstream gets: the client's, or its own. Default the client's.
-    pub host: HostName,
+    /// What `Host` the upstream gets: the client's, or its own. Default the client's for `http://` upstreams, which
+    /// are near, and their own for the others, whose certificates and virtual hosts go by it.
+    pub host: Option<HostName>,
     /// Whether logs show a digest instead of the key. Default no.
     pub hash_keys_in_logs: bool,
 }
@@ -71,7 +72,7 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             tls: None,
             upstream_tls: UpstreamTlsConfig::default(),
-            host: HostName::Client,
+            host: None,
             hash_keys_in_logs: false,
         }
     }

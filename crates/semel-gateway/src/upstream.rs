@@ -52,7 +52,11 @@ impl Upstream {
             scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
             authority: uri.authority()?.clone(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            host: config.host,
+            host: config.host.unwrap_or(if uri.scheme_str() == Some("http") {
+                HostName::Client
+            } else {
+                HostName::Upstream
+            }),
             timeout: config.timeouts.upstream.0,
         })
     }
@@ -80,6 +84,8 @@ impl Upstream {
         let upgrade = upgrade_of(request);
         let headers = request.headers_mut();
         replay::strip_hop_by_hop(headers);
+        // The gateway has answered it: the body is on its way.
+        headers.remove(header::EXPECT);
         headers.insert(header::HOST, host);
         if wants_trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));

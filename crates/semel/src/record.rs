@@ -446,3 +446,574 @@ fn held(current: Option<Record>, guard: Guard, now: Timestamp) -> Result<Record,
         other => Err(Step::Refused(other)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::{PayloadParts, payload, target};
+    use crate::key::Key;
+    use crate::scope::{Operation, Tenant};
+    use proptest::prelude::*;
+
+    const START: Timestamp = Timestamp::from_micros(1_000_000_000);
+    const MICRO: Duration = Duration::from_micros(1);
+    const SECOND: Duration = Duration::from_secs(1);
+    const LEASE: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(60);
+    const RETENTION: Duration = Duration::from_secs(100);
+    const DOUBT_RETENTION: Duration = Duration::from_secs(1_000);
+    const FROMS: [ReleaseFrom; 3] = [ReleaseFrom::Claim, ReleaseFrom::Doubt, ReleaseFrom::Finished];
+
+    fn asking(path: &str, body: &str) -> ClaimArgs {
+        ClaimArgs {
+            id: RecordId::new(Tenant::public(), Operation::http(), Key::new("k").unwrap()),
+            fingerprint: Fingerprint {
+                target: target("POST", path, None),
+                payload: payload(body.as_bytes(), &PayloadParts::Raw),
+            },
+            attempt: AttemptId::fresh(),
+            lease: LEASE,
+            max_execution: LONGEST,
+            doubt_retention: DOUBT_RETENTION,
+            takeover: false,
+            on_mismatch: OnMismatch::Reject,
+        }
+    }
+
+    fn first() -> ClaimArgs {
+        asking("/pay", "100")
+    }
+
+    fn taking_over() -> ClaimArgs {
+        ClaimArgs { takeover: true, ..first() }
+    }
+
+    fn written(step: Step) -> Record {
+        match step {
+            Step::Write(record) => record,
+            other => panic!("not written: {other:?}"),
+        }
+    }
+
+    fn outcome(text: &str) -> Outcome {
+        Outcome { code: 201, body: text.to_owned().into(), body_kept: true, ..Outcome::default() }
+    }
+
+    fn completing(record: &Record, ending: Ending, now: Timestamp) -> Step {
+        complete(Some(record.clone()), record.guard, ending, RETENTION, now)
+    }
+
+    fn in_flight() -> Record {
+        written(claim(None, &first(), Token::default(), START))
+    }
+
+    fn in_doubt() -> Record {
+        let record = in_flight();
+        written(doubt(Some(record.clone()), record.guard, DoubtCause::NoAnswer, START))
+    }
+
+    fn completed() -> Record {
+        written(completing(&in_flight(), Ending::Completed(outcome("a")), START))
+    }
+
+    fn failed() -> Record {
+        written(completing(&in_flight(), Ending::Failed(outcome("declined")), START))
+    }
+
+    fn every_state() -> [Record; 4] {
+        [in_flight(), in_doubt(), completed(), failed()]
+    }
+
+    fn kind_at(record: &Record, now: Timestamp) -> Option<StateKind> {
+        record.clone().at(now).map(|record| record.state.kind())
+    }
+
+    /// A microsecond before, at, and after.
+    fn around(edge: Timestamp) -> [Timestamp; 3] {
+        [Timestamp::from_micros(edge.as_micros() - 1), edge, edge.plus(MICRO)]
+    }
+
+    /// Guards that share the token, the attempt, or neither with `guard`.
+    fn strangers(guard: Guard) -> [Guard; 5] {
+        let Guard { token: Token(token), attempt } = guard;
+        let other = AttemptId::fresh();
+        [
+            Guard { token: Token(token - 1), attempt },
+            Guard { token: Token(token + 1), attempt },
+            Guard { token: Token(token - 1), attempt: other },
+            Guard { token: Token(token + 1), attempt: other },
+            Guard { token: Token(token), attempt: other },
+        ]
+    }
+
+    fn assert_fenced(transition: impl Fn(Record, Guard) -> Step) {
+        for record in every_state() {
+            for stranger in strangers(record.guard) {
+                assert_eq!(transition(record.clone(), stranger), Step::Refused(Some(record.clone())));
+            }
+        }
+    }
+
+    #[test]
+    fn token_follows_the_clock_and_grows_when_it_stands_or_goes_back() {
+        let now = Timestamp::from_micros(50);
+        assert_eq!(Token::next(now, Token(7)), Token(50));
+        assert_eq!(Token::next(now, Token(49)), Token(50));
+        assert_eq!(Token::next(now, Token(50)), Token(51));
+        assert_eq!(Token::next(now, Token(90)), Token(91));
+        assert_eq!(Token::next(now, Token(u64::MAX)), Token(u64::MAX));
+    }
+
+    #[test]
+    fn attempts_are_never_the_same_and_survive_being_stored() {
+        let (one, two) = (AttemptId::fresh(), AttemptId::fresh());
+        assert_ne!(one, two);
+        assert_eq!(AttemptId::from_bytes(one.to_bytes()), one);
+    }
+
+    #[test]
+    fn lapsed_lease_is_a_doubt_from_its_end_on() {
+        let record = in_flight();
+        let end = START.plus(LEASE);
+        let [before, at, after] = around(end);
+        assert_eq!(record.clone().at(before), Some(record.clone()));
+        for now in [at, after, START.plus(LONGEST)] {
+            let state = record.clone().at(now).unwrap().state;
+            let expires_at = end.plus(DOUBT_RETENTION);
+            assert_eq!(state, State::InDoubt { since: end, expires_at, cause: DoubtCause::LeaseExpired });
+        }
+    }
+
+    #[test]
+    fn longest_execution_ends_a_claim_whose_lease_goes_on() {
+        let mut record = in_flight();
+        let execute_until = START.plus(LONGEST);
+        record.state = State::InFlight { lease_until: execute_until.plus(LEASE), execute_until };
+        let [before, at, after] = around(execute_until);
+        assert_eq!(kind_at(&record, before), Some(StateKind::InFlight));
+        for now in [at, after] {
+            assert!(matches!(record.clone().at(now).unwrap().state,
+                State::InDoubt { since, cause: DoubtCause::LeaseExpired, .. } if since == execute_until));
+        }
+    }
+
+    #[test]
+    fn finished_records_are_absent_from_their_expiry_on() {
+        for record in [completed(), failed()] {
+            let [before, at, after] = around(START.plus(RETENTION));
+            assert_eq!(record.clone().at(before), Some(record.clone()));
+            assert_eq!((kind_at(&record, at), kind_at(&record, after)), (None, None));
+        }
+    }
+
+    #[test]
+    fn doubts_are_absent_from_their_expiry_on() {
+        for (record, since) in [(in_doubt(), START), (in_flight(), START.plus(LEASE))] {
+            let [before, at, after] = around(since.plus(DOUBT_RETENTION));
+            assert_eq!(kind_at(&record, before), Some(StateKind::InDoubt));
+            assert_eq!((kind_at(&record, at), kind_at(&record, after)), (None, None));
+        }
+    }
+
+    #[test]
+    fn only_finished_and_doubted_records_expire_by_themselves() {
+        assert_eq!(in_flight().expires_at(), None);
+        assert_eq!(in_doubt().expires_at(), Some(START.plus(DOUBT_RETENTION)));
+        assert_eq!(completed().expires_at(), Some(START.plus(RETENTION)));
+        assert_eq!(failed().expires_at(), Some(START.plus(RETENTION)));
+    }
+
+    #[test]
+    fn claim_of_an_absent_record_is_in_flight() {
+        let args = first();
+        let record = written(claim(None, &args, Token(7), START));
+        let guard = Guard { token: Token(START.as_micros()), attempt: args.attempt };
+        assert_eq!((record.id, record.fingerprint, record.guard), (args.id, args.fingerprint, guard));
+        assert_eq!(
+            (record.generation, record.claimed_at, record.doubt_retention),
+            (1, START, DOUBT_RETENTION)
+        );
+        let (lease_until, execute_until) = (START.plus(LEASE), START.plus(LONGEST));
+        assert_eq!(record.state, State::InFlight { lease_until, execute_until });
+    }
+
+    #[test]
+    fn claim_never_gets_a_lease_beyond_the_longest_execution() {
+        let args = ClaimArgs { lease: LONGEST + SECOND, ..first() };
+        let record = written(claim(None, &args, Token::default(), START));
+        let until = START.plus(LONGEST);
+        assert_eq!(record.state, State::InFlight { lease_until: until, execute_until: until });
+    }
+
+    #[test]
+    fn claim_never_takes_a_live_lease_and_takes_over_from_its_end_on() {
+        let record = in_flight();
+        let [before, at, after] = around(START.plus(LEASE));
+        for now in [START, before] {
+            let step = claim(Some(record.clone()), &taking_over(), Token::default(), now);
+            assert_eq!(step, Step::Refused(Some(record.clone())));
+        }
+        for now in [at, after] {
+            let args = taking_over();
+            let taken = written(claim(Some(record.clone()), &args, Token::default(), now));
+            assert!(taken.guard.token > record.guard.token);
+            assert_eq!((taken.guard.attempt, taken.generation, taken.claimed_at), (args.attempt, 2, now));
+            assert_eq!(taken.state.kind(), StateKind::InFlight);
+        }
+    }
+
+    #[test]
+    fn claim_leaves_a_doubt_to_stand_unless_it_takes_over() {
+        let record = in_doubt();
+        let step = claim(Some(record.clone()), &first(), Token::default(), START);
+        assert_eq!(step, Step::Refused(Some(record.clone())));
+        let taken = written(claim(Some(record), &taking_over(), Token::default(), START));
+        assert_eq!((taken.generation, taken.state.kind()), (2, StateKind::InFlight));
+    }
+
+    #[test]
+    fn claim_takes_a_doubt_over_only_for_the_same_request() {
+        let record = in_doubt();
+        let takes = |path, body, on_mismatch| {
+            let args = ClaimArgs { takeover: true, on_mismatch, ..asking(path, body) };
+            match claim(Some(record.clone()), &args, Token::default(), START) {
+                Step::Write(_) => true,
+                Step::Refused(standing) => {
+                    assert_eq!(standing, Some(record.clone()));
+                    false
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(takes("/pay", "100", OnMismatch::Reject));
+        assert!(!takes("/pay", "900", OnMismatch::Reject));
+        assert!(takes("/pay", "900", OnMismatch::Replay));
+        for on_mismatch in OnMismatch::ALL {
+            assert!(!takes("/refund", "100", on_mismatch));
+        }
+    }
+
+    #[test]
+    fn claim_never_takes_a_finished_record_before_its_expiry() {
+        for record in [completed(), failed()] {
+            let [before, at, after] = around(START.plus(RETENTION));
+            for now in [START, before] {
+                let step = claim(Some(record.clone()), &taking_over(), Token::default(), now);
+                assert_eq!(step, Step::Refused(Some(record.clone())));
+            }
+            for now in [at, after] {
+                let fresh = written(claim(Some(record.clone()), &first(), record.guard.token, now));
+                assert_eq!(fresh.generation, 1);
+                assert!(fresh.guard.token > record.guard.token);
+            }
+        }
+    }
+
+    #[test]
+    fn claim_tokens_grow_when_the_clock_stands_or_goes_back() {
+        let record = in_doubt();
+        for now in [START, Timestamp::from_micros(1)] {
+            let taken = written(claim(Some(record.clone()), &taking_over(), Token::default(), now));
+            assert_eq!(taken.guard.token, Token(record.guard.token.0 + 1));
+            let last = Token(record.guard.token.0 + 9);
+            let fresh = written(claim(None, &first(), last, now));
+            assert_eq!(fresh.guard.token, Token(last.0 + 1));
+        }
+    }
+
+    #[test]
+    fn claim_repeated_by_its_attempt_has_already_been_won() {
+        for record in every_state() {
+            for takeover in [false, true] {
+                let args = ClaimArgs { attempt: record.guard.attempt, takeover, ..first() };
+                let step = claim(Some(record.clone()), &args, Token::default(), START.plus(SECOND));
+                assert_eq!(step, Step::Already(record.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn renew_moves_the_lease_on_from_now() {
+        let record = in_flight();
+        let [before, _, _] = around(START.plus(LEASE));
+        for now in [START, START.plus(3 * SECOND), before] {
+            let renewed = written(renew(Some(record.clone()), record.guard, LEASE, now));
+            let (lease_until, execute_until) = (now.plus(LEASE), START.plus(LONGEST));
+            assert_eq!(
+                renewed,
+                Record { state: State::InFlight { lease_until, execute_until }, ..record.clone() }
+            );
+        }
+    }
+
+    #[test]
+    fn renew_never_passes_the_longest_execution() {
+        let mut record = in_flight();
+        for second in 1..60 {
+            record = written(renew(Some(record.clone()), record.guard, LEASE, START.plus(second * SECOND)));
+        }
+        let until = START.plus(LONGEST);
+        assert_eq!(record.state, State::InFlight { lease_until: until, execute_until: until });
+        let over = renew(Some(record.clone()), record.guard, LEASE, until);
+        assert_eq!(over, Step::Refused(record.at(until)));
+    }
+
+    #[test]
+    fn renew_never_revives_a_lapsed_lease() {
+        let record = in_flight();
+        let [_, at, after] = around(START.plus(LEASE));
+        for now in [at, after] {
+            let Step::Refused(Some(standing)) = renew(Some(record.clone()), record.guard, LEASE, now) else {
+                panic!("a lapsed lease was renewed");
+            };
+            assert_eq!(standing.state.kind(), StateKind::InDoubt);
+        }
+    }
+
+    #[test]
+    fn renew_is_refused_unless_in_flight() {
+        for record in [in_doubt(), completed(), failed()] {
+            let step = renew(Some(record.clone()), record.guard, LEASE, START);
+            assert_eq!(step, Step::Refused(Some(record)));
+        }
+        assert_eq!(renew(None, in_flight().guard, LEASE, START), Step::Refused(None));
+    }
+
+    #[test]
+    fn renew_by_a_stale_guard_changes_nothing() {
+        assert_fenced(|record, guard| renew(Some(record), guard, LEASE, START));
+    }
+
+    #[test]
+    fn complete_keeps_the_outcome_from_now_for_its_retention() {
+        let record = in_flight();
+        let now = START.plus(5 * SECOND);
+        let (outcome, expires_at) = (outcome("a"), now.plus(RETENTION));
+        let stored = written(completing(&record, Ending::Completed(outcome.clone()), now));
+        assert_eq!(stored.outcome(), Some(&outcome));
+        let state = State::Completed { outcome: outcome.clone(), completed_at: now, expires_at };
+        assert_eq!(stored, Record { state, ..record.clone() });
+        let stored = written(completing(&record, Ending::Failed(outcome.clone()), now));
+        let state = State::Failed { outcome, completed_at: now, expires_at };
+        assert_eq!(stored, Record { state, ..record });
+    }
+
+    #[test]
+    fn complete_turns_a_doubt_into_an_outcome_while_the_doubt_is_kept() {
+        for (record, since) in [(in_doubt(), START), (in_flight(), START.plus(LEASE))] {
+            let [before, at, after] = around(since.plus(DOUBT_RETENTION));
+            for now in [START.plus(LEASE), START.plus(LONGEST), before] {
+                for ending in [Ending::Completed(outcome("late")), Ending::Failed(outcome("late"))] {
+                    let stored = written(completing(&record, ending, now));
+                    assert_eq!(stored.outcome(), Some(&outcome("late")));
+                    assert_eq!(stored.expires_at(), Some(now.plus(RETENTION)));
+                }
+            }
+            for now in [at, after] {
+                let step = completing(&record, Ending::Completed(outcome("late")), now);
+                assert_eq!(step, Step::Refused(None));
+            }
+        }
+    }
+
+    #[test]
+    fn complete_repeated_by_its_guard_keeps_the_first_outcome() {
+        for record in [completed(), failed()] {
+            for ending in [Ending::Completed(outcome("other")), Ending::Failed(outcome("other"))] {
+                let step = completing(&record, ending, START.plus(SECOND));
+                assert_eq!(step, Step::Already(record.clone()));
+            }
+            let gone = completing(&record, Ending::Completed(outcome("a")), START.plus(RETENTION));
+            assert_eq!(gone, Step::Refused(None));
+        }
+    }
+
+    #[test]
+    fn complete_of_an_absent_record_is_refused() {
+        let ending = Ending::Completed(outcome("a"));
+        assert_eq!(complete(None, in_flight().guard, ending, RETENTION, START), Step::Refused(None));
+    }
+
+    #[test]
+    fn complete_by_a_stale_guard_changes_nothing() {
+        assert_fenced(|record, guard| {
+            complete(Some(record), guard, Ending::Completed(outcome("stale")), RETENTION, START)
+        });
+    }
+
+    #[test]
+    fn complete_by_the_claim_that_was_taken_over_changes_nothing() {
+        let stale = in_flight();
+        let fresh = written(claim(Some(stale.clone()), &taking_over(), Token::default(), START.plus(LEASE)));
+        let step = complete(
+            Some(fresh.clone()),
+            stale.guard,
+            Ending::Completed(outcome("stale")),
+            RETENTION,
+            START.plus(LEASE),
+        );
+        assert_eq!(step, Step::Refused(Some(fresh)));
+    }
+
+    #[test]
+    fn doubt_of_a_claim_in_flight_says_since_when_and_why() {
+        let record = in_flight();
+        let now = START.plus(SECOND);
+        for cause in DoubtCause::ALL {
+            let state = State::InDoubt { since: now, expires_at: now.plus(DOUBT_RETENTION), cause };
+            let doubted = written(doubt(Some(record.clone()), record.guard, cause, now));
+            assert_eq!(doubted, Record { state, ..record.clone() });
+        }
+    }
+
+    #[test]
+    fn doubt_of_a_doubt_keeps_the_first_cause() {
+        let now = START.plus(LEASE);
+        for record in [in_doubt(), in_flight()] {
+            let standing = record.clone().at(now).unwrap();
+            let step = doubt(Some(record.clone()), record.guard, DoubtCause::Abandoned, now);
+            assert_eq!(step, Step::Already(standing));
+        }
+    }
+
+    #[test]
+    fn doubt_of_a_finished_or_absent_record_is_refused() {
+        for record in [completed(), failed()] {
+            let step = doubt(Some(record.clone()), record.guard, DoubtCause::Abandoned, START);
+            assert_eq!(step, Step::Refused(Some(record)));
+        }
+        let step = doubt(None, in_flight().guard, DoubtCause::Abandoned, START);
+        assert_eq!(step, Step::Refused(None));
+    }
+
+    #[test]
+    fn doubt_by_a_stale_guard_changes_nothing() {
+        assert_fenced(|record, guard| doubt(Some(record), guard, DoubtCause::Abandoned, START));
+    }
+
+    #[test]
+    fn release_is_allowed_from_the_states_it_names_and_no_other() {
+        use ReleaseFrom::{Claim, Doubt, Finished};
+        let lapsed = in_flight().at(START.plus(LEASE)).unwrap();
+        let cases: [(Record, &[ReleaseFrom]); 5] = [
+            (in_flight(), &[Claim]),
+            (in_doubt(), &[Claim, Doubt]),
+            (lapsed, &[Claim, Doubt]),
+            (completed(), &[Finished]),
+            (failed(), &[Finished]),
+        ];
+        for (record, allowed) in cases {
+            for from in FROMS {
+                let step = release(Some(record.clone()), record.guard, from, START);
+                let expected = match allowed.contains(&from) {
+                    true => Step::Remove,
+                    false => Step::Refused(Some(record.clone())),
+                };
+                assert_eq!(step, expected, "{:?} from {from:?}", record.state.kind());
+            }
+        }
+    }
+
+    #[test]
+    fn release_of_a_doubt_needs_the_lease_to_have_run_out() {
+        let record = in_flight();
+        let [before, at, after] = around(START.plus(LEASE));
+        let step = |now| release(Some(record.clone()), record.guard, ReleaseFrom::Doubt, now);
+        assert_eq!(step(before), Step::Refused(Some(record.clone())));
+        assert_eq!((step(at), step(after)), (Step::Remove, Step::Remove));
+    }
+
+    #[test]
+    fn release_of_an_absent_or_expired_record_is_refused() {
+        let record = completed();
+        for from in FROMS {
+            assert_eq!(release(None, record.guard, from, START), Step::Refused(None));
+            let expired = release(Some(record.clone()), record.guard, from, START.plus(RETENTION));
+            assert_eq!(expired, Step::Refused(None));
+        }
+    }
+
+    #[test]
+    fn release_by_a_stale_guard_changes_nothing() {
+        for from in FROMS {
+            assert_fenced(|record, guard| release(Some(record), guard, from, START));
+        }
+    }
+
+    /// What one party does next: to claim, or to write under one of the guards it has seen.
+    #[derive(Clone, Copy, Debug)]
+    enum Move {
+        Claim { takeover: bool },
+        Renew,
+        Complete { failed: bool },
+        Doubt,
+        Release(usize),
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        prop_oneof![
+            any::<bool>().prop_map(|takeover| Move::Claim { takeover }),
+            Just(Move::Renew),
+            any::<bool>().prop_map(|failed| Move::Complete { failed }),
+            Just(Move::Doubt),
+            (0..FROMS.len()).prop_map(Move::Release),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is done by whomever, also when the clock stands or goes back by a second.
+        #[test]
+        fn no_walk_repeats_a_token_extends_an_execution_or_rewrites_an_outcome(
+            walk in proptest::collection::vec((moves(), 0..8_usize, 0..40_u32, any::<bool>()), 1..60),
+        ) {
+            let (mut now, mut last, mut current) = (START, Token::default(), None::<Record>);
+            let mut guards = vec![in_flight().guard];
+            for (nth, (step, whose, seconds, back)) in walk.into_iter().enumerate() {
+                now = match back {
+                    true => Timestamp::from_micros(now.as_micros() - 1_000_000),
+                    false => now.plus(seconds * SECOND),
+                };
+                let guard = guards[whose % guards.len()];
+                let before = current.clone().and_then(|record: Record| record.at(now));
+                let was = current.clone();
+                let ended = |failed| match failed {
+                    true => Ending::Failed(outcome(&nth.to_string())),
+                    false => Ending::Completed(outcome(&nth.to_string())),
+                };
+                let claims = matches!(step, Move::Claim { .. });
+                let stepped = match step {
+                    Move::Claim { takeover } => claim(was, &ClaimArgs { takeover, ..first() }, last, now),
+                    Move::Renew => renew(was, guard, LEASE, now),
+                    Move::Complete { failed } => complete(was, guard, ended(failed), RETENTION, now),
+                    Move::Doubt => doubt(was, guard, DoubtCause::NoAnswer, now),
+                    Move::Release(from) => release(was, guard, FROMS[from], now),
+                };
+                match stepped {
+                    Step::Write(record) => {
+                        prop_assert!(before.as_ref().is_none_or(|before| before.outcome().is_none()));
+                        if claims {
+                            prop_assert!(record.guard.token > last);
+                            prop_assert!(before.is_none_or(|before| before.state.kind() == StateKind::InDoubt));
+                            last = record.guard.token;
+                            guards.push(record.guard);
+                        } else {
+                            prop_assert_eq!(record.guard, guard);
+                            prop_assert_eq!(before.map(|before| before.guard), Some(guard));
+                        }
+                        if let State::InFlight { lease_until, execute_until } = record.state {
+                            prop_assert!(lease_until <= execute_until);
+                            prop_assert_eq!(execute_until, record.claimed_at.plus(LONGEST));
+                        }
+                        current = Some(record);
+                    }
+                    Step::Remove => {
+                        prop_assert_eq!(before.map(|before| before.guard), Some(guard));
+                        current = None;
+                    }
+                    Step::Already(record) => prop_assert_eq!(Some(record), before),
+                    Step::Refused(standing) => prop_assert_eq!(standing, before),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Measures Semel beside its floors, in one run on one machine, so that every figure is a ratio.
+//!
+//! Not a test: nothing here passes or fails. Next: [`store`].
+
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+mod driver;
+mod floor;
+mod plain;
+mod store;
+
+use std::error::Error;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Semel beside its floors.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
+    Store(store::Arguments),
+    /// Claims and completes until it is killed: the other half of the crash measurement.
+    #[command(hide = true)]
+    Burn {
+        /// The store's file.
+        path: std::path::PathBuf,
+    },
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match Arguments::parse().what {
+        What::Store(arguments) => runtime.block_on(store::run(arguments)),
+        What::Burn { path } => runtime.block_on(store::burn(path)),
+    }
+}

@@ -1,0 +1,185 @@
+//! Where every record is, in memory: live claims wholly, settled records by digest.
+//!
+//! Only the writer changes it, after its commit; so what is read here has been acknowledged or is about to be.
+//! For segments that still grow, each digest's row is known; for sealed ones a filter says that a digest is not
+//! there, or that its chunk in `segment_index` must be read.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, OptionalExtension};
+use semel::clock::Timestamp;
+use semel::digest::Digest;
+use semel::{Record, RecordId, Token};
+
+use crate::codec;
+use crate::fault::Fault;
+use crate::filter::Filter;
+use crate::segment::{Class, Place};
+
+/// About how many digests lie in one chunk of a sealed segment's index.
+const CHUNK_DIGESTS: u32 = 128;
+/// A digest and a row number.
+const ENTRY_BYTES: usize = 20;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) in_flight: HashMap<Digest, Record>,
+    pub(crate) segments: BTreeMap<u32, Segment>,
+    /// The segment that grows, by class.
+    pub(crate) growing: HashMap<Class, u32>,
+    /// The newest token given.
+    pub(crate) last: Token,
+    /// How many segments were sealed so far. Sealed ones gain no record, so whoever found nothing in them need not
+    /// look again before this has changed.
+    pub(crate) seals: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) class: Class,
+    pub(crate) rows: u32,
+    pub(crate) lookup: Lookup,
+}
+
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Exact(HashMap<Digest, u32>),
+    Sealed(Filter),
+}
+
+/// Where a digest may be found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Candidate {
+    Row(Place),
+    Chunk(Place),
+}
+
+/// What the index alone can say about a record.
+pub(crate) enum Known {
+    InFlight(Record),
+    /// In one of these, or absent.
+    Settled(Vec<Candidate>),
+}
+
+impl Index {
+    /// `looked` is [`Index::seals`] at the time when the caller found nothing in the sealed segments.
+    pub(crate) fn find(&self, id: &RecordId, now: Timestamp, looked: Option<u64>) -> Result<Known, Fault> {
+        let digest = id.digest();
+        match self.in_flight.get(&digest) {
+            Some(record) if record.id != *id => Err(Fault::damaged("two record ids share a digest")),
+            Some(record) => Ok(Known::InFlight(record.clone())),
+            None => Ok(Known::Settled(self.candidates(&digest, now, looked == Some(self.seals)))),
+        }
+    }
+
+    fn candidates(&self, digest: &Digest, now: Timestamp, growing_only: bool) -> Vec<Candidate> {
+        let live = self.segments.iter().rev().filter(|(_, segment)| now < segment.class.until);
+        live.filter_map(|(id, segment)| match &segment.lookup {
+            Lookup::Exact(rows) => rows.get(digest).map(|row| Candidate::Row(Place::new(*id, *row))),
+            Lookup::Sealed(_) if growing_only => None,
+            Lookup::Sealed(filter) => filter
+                .may_hold(digest)
+                .then(|| Candidate::Chunk(Place::new(*id, chunk_of(digest, chunks(segment.rows))))),
+        })
+        .collect()
+    }
+}
+
+/// The record as it lies in one of `candidates`, and where.
+///
+/// # Errors
+/// [`Fault::Missing`] when a row that must be there is not: damage, or a race of a reader with the writer.
+pub(crate) fn resolve(
+    conn: &Connection,
+    candidates: &[Candidate],
+    id: &RecordId,
+    now: Timestamp,
+) -> Result<Resolved, Fault> {
+    let mut removed = false;
+    for candidate in candidates {
+        let rows = match candidate {
+            Candidate::Row(place) => vec![place.row],
+            Candidate::Chunk(chunk) => rows_in_chunk(conn, *chunk, &id.digest())?,
+        };
+        let (Candidate::Row(Place { segment, .. }) | Candidate::Chunk(Place { segment, .. })) = *candidate;
+        for row in rows {
+            let place = Place::new(segment, row);
+            match read(conn, place)? {
+                None => removed = true,
+                Some(record) if record.id != *id => {
+                    return Err(Fault::damaged("a digest leads to the record of another key"));
+                }
+                Some(record) => {
+                    if let Some(record) = record.at(now) {
+                        return Ok(Resolved::Live(place, Box::new(record)));
+                    }
+                }
+            }
+        }
+    }
+    Ok(if removed { Resolved::Removed } else { Resolved::Absent })
+}
+
+/// What [`resolve`] found.
+pub(crate) enum Resolved {
+    Live(Place, Box<Record>),
+    Absent,
+    /// Absent as far as these candidates go; a reader asks the writer, which may have just moved the record.
+    Removed,
+}
+
+fn read(conn: &Connection, place: Place) -> Result<Option<Record>, Fault> {
+    let mut select = conn.prepare_cached(codec::SELECT_SETTLED)?;
+    let mut rows = select.query([place.to_sql()])?;
+    let row = rows.next()?.ok_or(Fault::Missing(place.to_sql()))?;
+    codec::read_settled(row, true)
+}
+
+/// How many chunks the index of a sealed segment has.
+pub(crate) fn chunks(rows: u32) -> u32 {
+    rows.div_ceil(CHUNK_DIGESTS).max(1)
+}
+
+/// Digests are uniform, so equal shares of their range make chunks of about one size.
+pub(crate) fn chunk_of(digest: &Digest, chunks: u32) -> u32 {
+    let (words, _) = digest.as_bytes().as_chunks::<4>();
+    let share = (u64::from(u32::from_be_bytes(words[0])) * u64::from(chunks)) >> 32;
+    u32::try_from(share).expect("below the number of chunks")
+}
+
+/// The entries of a chunk as bytes: digest, then row, as often as there are entries.
+pub(crate) fn encode_chunk<'a>(entries: impl Iterator<Item = &'a (Digest, u32)>) -> Vec<u8> {
+    entries.flat_map(|(digest, row)| digest.as_bytes().iter().copied().chain(row.to_be_bytes())).collect()
+}
+
+pub(crate) fn chunk_checksum(place: i64, bytes: &[u8]) -> i64 {
+    codec::checksum(&[&place.to_le_bytes(), bytes].concat())
+}
+
+/// The newest row first.
+fn rows_in_chunk(conn: &Connection, chunk: Place, digest: &Digest) -> Result<Vec<u32>, Fault> {
+    let place = chunk.to_sql();
+    let mut select = conn.prepare_cached("SELECT entries, checksum FROM segment_index WHERE place = ?1")?;
+    let found = select
+        .query_row([place], |row| {
+            let (entries, expected) = (row.get_ref(0)?.as_blob()?, row.get::<_, i64>(1)?);
+            if chunk_checksum(place, entries) != expected {
+                return Ok(None);
+            }
+            let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
+            let mut rows: Vec<u32> = entries
+                .iter()
+                .filter(|entry| entry[..16] == digest.as_bytes()[..])
+                .map(|[.., a, b, c, d]| u32::from_be_bytes([*a, *b, *c, *d]))
+                .collect();
+            rows.sort_unstable_by_key(|row| std::cmp::Reverse(*row));
+            Ok(Some(rows))
+        })
+        .optional()?;
+    match found {
+        Some(Some(rows)) => Ok(rows),
+        Some(None) => Err(Fault::damaged("the checksum of a chunk of the index does not match")),
+        None => Err(Fault::Missing(place)),
+    }
+}

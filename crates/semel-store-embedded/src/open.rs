@@ -1,0 +1,238 @@
+//! Opening the file: who owns it, which format it has, what of it must be in memory, and that every claim which was
+//! in flight when its process ended is in doubt.
+//!
+//! Next: [`crate::writer`], which takes over from here.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use rusqlite::{Connection, ErrorCode};
+use semel::clock::{Clock, SystemClock, Timestamp};
+use semel::digest::Digest;
+use semel::record::DoubtCause;
+use semel::store::{Durability, StoreErrorKind};
+use semel::{Record, State, Token};
+
+use crate::checkpoint::Checkpointer;
+use crate::claim::Batch;
+use crate::codec;
+use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
+use crate::fault::Fault;
+use crate::filter::Filter;
+use crate::index::{self, Index, Lookup, Segment};
+use crate::owner::Owner;
+use crate::schema;
+use crate::segment::{self, Class, Place};
+use crate::watch::Watchers;
+use crate::writer::{self, Writer};
+
+/// The smallest release without known faults of the write-ahead log.
+const SQLITE_MIN: i32 = 3_051_003;
+const PAGE_BYTES: u32 = 8_192;
+
+/// Opens the file and makes everything but the threads.
+pub(crate) fn open(config: &EmbeddedConfig) -> Result<Writer, OpenError> {
+    let path = &config.path;
+    let refuse = |fault: Fault| {
+        let kind = match fault.kind() {
+            StoreErrorKind::Corrupt => OpenErrorKind::Damaged,
+            _ => OpenErrorKind::Io,
+        };
+        OpenError::new(kind, path, fault)
+    };
+    let owner = Owner::take(path)?;
+    if rusqlite::version_number() < SQLITE_MIN {
+        let why = format!("SQLite {} is too old", rusqlite::version());
+        return Err(OpenError::new(OpenErrorKind::Io, path, why));
+    }
+    let mut conn = connect(path, config).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::new(OpenErrorKind::Foreign, path, error),
+        _ => refuse(error.into()),
+    })?;
+    schema::migrate(&mut conn).map_err(|(kind, source)| OpenError::new(kind, path, source))?;
+    let (index, due, floor) = load(&conn).map_err(refuse)?;
+    let logged = logged(&conn, &index).map_err(refuse)?;
+    let clock: Arc<dyn Clock> = match &config.clock {
+        Some(clock) => Arc::new(Floored { clock: Arc::clone(clock), floor }),
+        None => Arc::new(SystemClock::not_before(floor)),
+    };
+    let checkpointer =
+        Checkpointer::start(path).map_err(|error| OpenError::new(OpenErrorKind::Io, path, error))?;
+    let mut writer = Writer {
+        conn,
+        index: Arc::new(RwLock::new(index)),
+        watchers: Arc::new(Watchers::default()),
+        clock,
+        segment_rows: config.segment_rows,
+        ceiling: floor,
+        checkpointer,
+        due,
+        sealing: None,
+        logged,
+        broken: None,
+        owner,
+    };
+    writer.doubt_everything_in_flight().map_err(refuse)?;
+    Ok(writer)
+}
+
+fn connect(path: &Path, config: &EmbeddedConfig) -> Result<Connection, rusqlite::Error> {
+    let conn = Connection::open(path)?;
+    conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    let synchronous = if config.durability == Durability::Power { "full" } else { "normal" };
+    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "cache_size", -8_192)?;
+    conn.set_prepared_statement_cache_capacity(32);
+    if let Some(bytes) = config.file_max_bytes {
+        conn.pragma_update(
+            None,
+            "max_page_count",
+            i64::try_from(bytes / u64::from(PAGE_BYTES)).unwrap_or(i64::MAX),
+        )?;
+    }
+    Ok(conn)
+}
+
+fn load(conn: &Connection) -> Result<(Index, VecDeque<u32>, Timestamp), Fault> {
+    for table in ["meta", "in_flight", "segments", "segment_log"] {
+        let verdict: String =
+            conn.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(Fault::damaged(verdict));
+        }
+    }
+    let floor = writer::ceiling(conn)?;
+    let mut index = Index { last: Token(floor.as_micros()), ..Index::default() };
+    load_in_flight(conn, &mut index)?;
+    load_segments(conn, &mut index)?;
+    let due = load_log(conn, &mut index)?;
+    Ok((index, due, floor))
+}
+
+fn load_in_flight(conn: &Connection, index: &mut Index) -> Result<(), Fault> {
+    let mut select = conn.prepare(codec::SELECT_IN_FLIGHT)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let record = codec::read_in_flight(row)?;
+        index.in_flight.insert(record.id.digest(), record);
+    }
+    Ok(())
+}
+
+fn load_segments(conn: &Connection, index: &mut Index) -> Result<(), Fault> {
+    let mut select = conn.prepare(
+        "SELECT id, kind, width_s, until_us, rows, bits, checksum FROM segments LEFT JOIN segment_filters USING (id)",
+    )?;
+    let mut found = select.query([])?;
+    while let Some(row) = found.next()? {
+        let id: u32 = row.get(0)?;
+        let class = Class { doubt: row.get(1)?, width_s: row.get(2)?, until: codec::to_time(row.get(3)?)? };
+        let rows: Option<u32> = row.get(4)?;
+        let wrong = || Fault::damaged(format!("segment {id} is damaged"));
+        let filter = row.get_ref(5)?.as_blob_or_null().map_err(|_| wrong())?;
+        if segment::checksum(id, class, rows, filter.unwrap_or_default()) != row.get::<_, i64>(6)? {
+            return Err(wrong());
+        }
+        let lookup = match (filter, rows) {
+            (Some(bits), Some(_)) => Lookup::Sealed(Filter::from_bytes(bits).ok_or_else(wrong)?),
+            (None, None) => Lookup::Exact(HashMap::new()),
+            _ => return Err(wrong()),
+        };
+        index.segments.insert(id, Segment { class, rows: rows.unwrap_or(0), lookup });
+    }
+    Ok(())
+}
+
+/// The digests of segments that are not sealed. Returns those that grow no more because a newer one of their class
+/// does.
+fn load_log(conn: &Connection, index: &mut Index) -> Result<VecDeque<u32>, Fault> {
+    let mut due = VecDeque::new();
+    let mut select =
+        conn.prepare("SELECT place, digests, checksum FROM segment_log WHERE place BETWEEN ?1 AND ?2")?;
+    for (id, segment) in &mut index.segments {
+        let Lookup::Exact(known) = &mut segment.lookup else { continue };
+        let (first, last) = Place::range(*id);
+        let mut found = select.query([first, last])?;
+        let wrong = || Fault::damaged(format!("the log of segment {id} is damaged"));
+        while let Some(row) = found.next()? {
+            let place: i64 = row.get(0)?;
+            let digests = row.get_ref(1)?.as_blob().map_err(|_| wrong())?;
+            if place != Place::new(*id, segment.rows).to_sql()
+                || index::chunk_checksum(place, digests) != row.get::<_, i64>(2)?
+            {
+                return Err(wrong());
+            }
+            for digest in digests.as_chunks::<16>().0 {
+                known.insert(Digest::from_bytes(*digest), segment.rows);
+                segment.rows += 1;
+            }
+        }
+        let newest: Option<i64> = conn
+            .prepare_cached("SELECT max(place) FROM settled WHERE place BETWEEN ?1 AND ?2")?
+            .query_row([first, last], |row| row.get(0))?;
+        let end = newest.map_or(first, |newest| newest + 1);
+        // Rows of an expired segment may have been dropped already.
+        if newest.is_some() && end != Place::new(*id, segment.rows).to_sql() {
+            return Err(Fault::damaged(format!("segment {id} has lost its newest rows")));
+        }
+        due.extend(index.growing.insert(segment.class, *id));
+    }
+    Ok(due)
+}
+
+/// Sealed segments whose log was not dropped before the process ended.
+fn logged(conn: &Connection, index: &Index) -> Result<VecDeque<u32>, Fault> {
+    let mut select = conn.prepare("SELECT min(place) FROM segment_log WHERE place BETWEEN ?1 AND ?2")?;
+    let mut logged = VecDeque::new();
+    for (id, segment) in &index.segments {
+        let first: Option<i64> = select.query_row(Place::range(*id), |row| row.get(0))?;
+        if first.is_some() && matches!(segment.lookup, Lookup::Sealed(_)) {
+            logged.push_back(*id);
+        }
+    }
+    Ok(logged)
+}
+
+impl Writer {
+    /// Nobody knows what became of the effects whose process ended.
+    fn doubt_everything_in_flight(&mut self) -> Result<(), Fault> {
+        let now = self.clock.now();
+        let mut index = self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let left: Vec<Record> = index.in_flight.values().cloned().collect();
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let mut batch = Batch::new(&self.conn, &index, now, self.segment_rows);
+        for mut record in left {
+            let lapsed = record.clone().at(now).is_none_or(|record| codec::is_doubt(&record));
+            if !lapsed {
+                let expires_at = now.plus(record.doubt_retention);
+                record.state = State::InDoubt { since: now, expires_at, cause: DoubtCause::Restarted };
+            }
+            batch.lapse(record)?;
+        }
+        batch.log()?;
+        let changes = batch.changes;
+        let reached = now.as_micros().max(changes.last.0);
+        writer::set_ceiling(&self.conn, Timestamp::from_micros(reached))?;
+        self.conn.execute_batch("COMMIT")?;
+        self.ceiling = Timestamp::from_micros(reached);
+        self.due.extend(index.absorb(changes));
+        Ok(())
+    }
+}
+
+/// A given clock that never shows a time before what the file vouches for.
+#[derive(Debug)]
+struct Floored {
+    clock: Arc<dyn Clock>,
+    floor: Timestamp,
+}
+
+impl Clock for Floored {
+    fn now(&self) -> Timestamp {
+        self.clock.now().max(self.floor)
+    }
+}

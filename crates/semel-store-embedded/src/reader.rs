@@ -1,0 +1,159 @@
+//! Reading beside the writer: a few read-only connections, used on tokio's blocking threads.
+//!
+//! Next: [`crate::store`].
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+use semel::clock::Timestamp;
+use semel::record::StateKind;
+use semel::store::{Page, ScanArgs};
+use semel::{Record, Token};
+use tokio::sync::Semaphore;
+
+use crate::codec;
+use crate::fault::Fault;
+use crate::index::Index;
+use crate::segment::Place;
+
+/// How many read at once; more wait.
+const READERS: usize = 4;
+/// How many rows one page looks at, so that a filter that fits nothing does not read the whole file in one go.
+const SCAN_ROWS: i64 = 20_000;
+
+/// The connections that are not in use.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    }
+
+    /// Runs `read` on a connection that sees every commit so far.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &std::sync::Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let readers = std::sync::Arc::clone(self);
+        let job = move || {
+            let conn = readers.take()?;
+            let answer = read(&conn);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            answer
+        };
+        match tokio::task::spawn_blocking(job).await {
+            Ok(answer) => answer,
+            Err(ended) => Err(Fault::damaged(format!("a read did not end: {ended}"))),
+        }
+    }
+
+    fn take(&self) -> Result<Connection, rusqlite::Error> {
+        if let Some(conn) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(conn);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&self.path, flags)?;
+        conn.pragma_update(None, "cache_size", -512)?;
+        Ok(conn)
+    }
+}
+
+/// Where a page of a scan begins: among live claims by token, then among settled records by place.
+#[derive(Clone, Copy)]
+enum Cursor {
+    InFlight(Token),
+    Settled(i64),
+}
+
+impl Cursor {
+    fn parse(text: Option<&str>) -> Option<Self> {
+        let Some(text) = text else { return Some(Self::InFlight(Token(0))) };
+        match text.split_once('.')? {
+            ("c", token) => token.parse().ok().map(|token| Self::InFlight(Token(token))),
+            ("s", place) => place.parse().ok().map(Self::Settled),
+            _ => None,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::InFlight(token) => format!("c.{token}"),
+            Self::Settled(place) => format!("s.{place}"),
+        }
+    }
+}
+
+/// What of a page the index knows, and what must be read.
+pub(crate) struct Scan {
+    page: Page,
+    /// From where on settled records are read, when the page has room for them.
+    from: Option<i64>,
+    /// Segments to read, as first and last place.
+    ranges: Vec<(i64, i64)>,
+    args: ScanArgs,
+}
+
+impl Scan {
+    /// The live claims of the page. `None` when the cursor is not one of ours.
+    pub(crate) fn begin(index: &Index, args: ScanArgs, now: Timestamp) -> Option<Self> {
+        let mut page = Page { now, ..Page::default() };
+        let from = match Cursor::parse(args.cursor.as_deref())? {
+            Cursor::Settled(place) => Some(place),
+            Cursor::InFlight(after) => {
+                let mut claims: Vec<&Record> =
+                    index.in_flight.values().filter(|record| record.guard.token > after).collect();
+                claims.sort_unstable_by_key(|record| record.guard.token);
+                let live = claims.into_iter().filter_map(|record| record.clone().at(now));
+                page.records = live.filter(|record| args.admits(record)).take(args.limit).collect();
+                let full = page.records.len() == args.limit;
+                page.next = page
+                    .records
+                    .last()
+                    .filter(|_| full)
+                    .map(|last| Cursor::InFlight(last.guard.token).text());
+                (!full).then_some(0)
+            }
+        };
+        let wanted = |doubt: bool| match args.state {
+            None => true,
+            Some(StateKind::InFlight) => false,
+            Some(StateKind::InDoubt) => doubt,
+            Some(StateKind::Completed | StateKind::Failed) => !doubt,
+        };
+        let live = index
+            .segments
+            .iter()
+            .filter(|(_, segment)| now < segment.class.until && wanted(segment.class.doubt));
+        let ranges =
+            live.map(|(id, segment)| (Place::new(*id, 0).to_sql(), Place::new(*id, segment.rows).to_sql()));
+        Some(Self { page, from, ranges: ranges.collect(), args })
+    }
+
+    /// The settled records of the page.
+    pub(crate) fn finish(mut self, conn: &Connection) -> Result<Page, Fault> {
+        let Some(from) = self.from else { return Ok(self.page) };
+        let mut budget = SCAN_ROWS;
+        for (first, end) in self.ranges.into_iter().filter(|(_, end)| from < *end) {
+            let mut select = conn.prepare_cached(codec::LIST_SETTLED)?;
+            let mut rows = select.query([first.max(from), end - 1])?;
+            while let Some(row) = rows.next()? {
+                let place: i64 = row.get(0)?;
+                if self.page.records.len() == self.args.limit || budget == 0 {
+                    self.page.next = Some(Cursor::Settled(place).text());
+                    return Ok(self.page);
+                }
+                budget -= 1;
+                let Some(record) = codec::read_settled(row, false)? else { continue };
+                self.page.records.extend(record.at(self.page.now).filter(|record| self.args.admits(record)));
+            }
+        }
+        Ok(self.page)
+    }
+}

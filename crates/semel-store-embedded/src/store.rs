@@ -1,0 +1,248 @@
+//! The store: which requests go to the writer and which are answered beside it.
+//!
+//! A claim of a record that stands (a replay, or a duplicate of a live claim) changes nothing and is answered from
+//! the index and a read connection; everything else waits for a commit of [`crate::writer`].
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use semel::clock::{Clock, Timestamp};
+use semel::record::{self, Ending, Step};
+use semel::store::{
+    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Page, ReleaseArgs, RenewArgs,
+    ScanArgs, StoreError, StoreErrorKind, StoreFuture, Written,
+};
+use semel::{Record, RecordId, Store, Token};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::codec::Body;
+use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
+use crate::fault::Fault;
+use crate::index::{self, Candidate, Index, Known, Resolved};
+use crate::open;
+use crate::reader::{Readers, Scan};
+use crate::watch::Watchers;
+use crate::writer::{Answer, Envelope, QUEUE, Request};
+
+/// How many rows of an expired segment go in one transaction.
+const PURGE_SLICE: u32 = 64;
+/// Larger bodies are compressed off the async threads.
+const PACK_INLINE_MAX_BYTES: usize = 256 * 1024;
+
+/// Records in one SQLite file. Its methods must be called within a tokio runtime. Dropping it ends its threads after
+/// what was asked of them, and closes the file.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    requests: Option<mpsc::Sender<Envelope>>,
+    writer: Option<JoinHandle<()>>,
+    index: Arc<RwLock<Index>>,
+    watchers: Arc<Watchers>,
+    readers: Arc<Readers>,
+    clock: Arc<dyn Clock>,
+    durability: Durability,
+    compress_above_bytes: usize,
+}
+
+impl EmbeddedStore {
+    /// Opens the file, making it when it does not exist. Every claim that was in flight when its process ended is in
+    /// doubt from now on. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`OpenError`], whose kind says what stood in the way.
+    pub fn open(config: EmbeddedConfig) -> Result<Self, OpenError> {
+        let writer = open::open(&config)?;
+        let (requests, waiting) = mpsc::channel(QUEUE);
+        let (index, watchers, clock) =
+            (Arc::clone(&writer.index), Arc::clone(&writer.watchers), Arc::clone(&writer.clock));
+        let thread = std::thread::Builder::new()
+            .name("semel-writer".into())
+            .spawn(move || writer.run(waiting))
+            .map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
+        Ok(Self {
+            requests: Some(requests),
+            writer: Some(thread),
+            index,
+            watchers,
+            readers: Arc::new(Readers::new(config.path)),
+            clock,
+            durability: config.durability,
+            compress_above_bytes: config.compress_above_bytes,
+        })
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a request to the writer. Once it is handed over, it is carried out whether or not anybody waits.
+    async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+        let ended = || StoreError::new(StoreErrorKind::Unavailable, "the store's writer has ended");
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(Envelope { request, reply }).await.map_err(|_| ended())?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Unknown, "the store's writer has ended")))
+    }
+
+    async fn write(&self, request: Request) -> Result<Written, StoreError> {
+        match self.ask(request).await? {
+            Answer::Written(written) => Ok(written),
+            other => unreachable!("a write was answered with {other:?}"),
+        }
+    }
+
+    /// The record as it stands at `now`, read beside the writer.
+    async fn read(&self, id: &RecordId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        match self.look(id, now)?.0 {
+            Known::InFlight(record) => Ok(record.at(now)),
+            Known::Settled(candidates) => self.resolve(id, now, candidates).await,
+        }
+    }
+
+    /// What the index says, and how many segments were sealed then.
+    fn look(&self, id: &RecordId, now: Timestamp) -> Result<(Known, u64), StoreError> {
+        let index = self.index();
+        Ok((index.find(id, now, None).map_err(Fault::into_error)?, index.seals))
+    }
+
+    async fn resolve(
+        &self,
+        id: &RecordId,
+        now: Timestamp,
+        candidates: Vec<Candidate>,
+    ) -> Result<Option<Record>, StoreError> {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let wanted = id.clone();
+        match self.readers.run(move |conn| index::resolve(conn, &candidates, &wanted, now)).await {
+            Ok(Resolved::Live(_, record)) => Ok(Some(*record)),
+            Ok(Resolved::Absent) => Ok(None),
+            // The writer has moved or dropped it since the index was read, or it is lost: the writer knows.
+            Ok(Resolved::Removed) | Err(Fault::Missing(_)) => match self.ask(Request::Get(id.clone())).await?
+            {
+                Answer::Record(record) => Ok(record),
+                other => unreachable!("a get was answered with {other:?}"),
+            },
+            Err(fault) => Err(fault.into_error()),
+        }
+    }
+
+    async fn pack(&self, ending: &Ending) -> Body {
+        let (Ending::Completed(outcome) | Ending::Failed(outcome)) = ending;
+        let (body, above) = (outcome.body.clone(), self.compress_above_bytes);
+        if body.len() <= PACK_INLINE_MAX_BYTES {
+            return Body::pack(&body, above);
+        }
+        tokio::task::spawn_blocking(move || Body::pack(&body, above)).await.expect("packing does not panic")
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "embedded",
+            durability: self.durability,
+            shared: false,
+            watches_elsewhere: false,
+        }
+    }
+
+    fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let (known, seals) = self.look(&args.id, now)?;
+            let mut looked = None;
+            let standing = match known {
+                Known::InFlight(record) => record.at(now),
+                Known::Settled(candidates) => {
+                    looked = candidates.is_empty().then_some(seals);
+                    self.resolve(&args.id, now, candidates).await?
+                }
+            };
+            if let Some(standing) = standing {
+                match record::claim(Some(standing), &args, Token(0), now) {
+                    Step::Already(record) => return Ok(Claimed::Won(record)),
+                    Step::Refused(Some(record)) => return Ok(Claimed::Standing(record)),
+                    Step::Write(_) | Step::Remove | Step::Refused(None) => {}
+                }
+            }
+            match self.ask(Request::Claim(args, looked)).await? {
+                Answer::Claimed(claimed) => Ok(claimed),
+                other => unreachable!("a claim was answered with {other:?}"),
+            }
+        })
+    }
+
+    fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
+        Box::pin(self.write(Request::Renew(args)))
+    }
+
+    fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
+        Box::pin(async move {
+            let body = self.pack(&args.ending).await;
+            self.write(Request::Complete(args, body)).await
+        })
+    }
+
+    fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
+        Box::pin(self.write(Request::Doubt(args)))
+    }
+
+    fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
+        Box::pin(self.write(Request::Release(args)))
+    }
+
+    fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
+        let id = id.clone();
+        Box::pin(async move { self.read(&id, self.clock.now()).await })
+    }
+
+    fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
+        Box::pin(async move {
+            let begun = Scan::begin(&self.index(), args, self.clock.now());
+            let scan = begun.ok_or_else(|| {
+                StoreError::new(StoreErrorKind::Unavailable, "the cursor was not given by this store")
+            })?;
+            self.readers.run(|conn| scan.finish(conn)).await.map_err(Fault::into_error)
+        })
+    }
+
+    fn purge(&self, limit: usize) -> StoreFuture<'_, usize> {
+        Box::pin(async move {
+            let mut purged = 0;
+            while purged < limit {
+                let rows = u32::try_from(limit - purged).unwrap_or(u32::MAX).min(PURGE_SLICE);
+                match self.ask(Request::Purge(rows)).await? {
+                    Answer::Purged { records, more: true } => purged += records,
+                    Answer::Purged { records, more: false } => return Ok(purged + records),
+                    other => unreachable!("a purge was answered with {other:?}"),
+                }
+            }
+            Ok(purged)
+        })
+    }
+
+    fn watch(&self, id: &RecordId, seen: semel::store::Guard) -> StoreFuture<'_, ()> {
+        let watch = self.watchers.register(id.digest());
+        let id = id.clone();
+        Box::pin(async move {
+            let standing = self.read(&id, self.clock.now()).await?;
+            if standing.is_some_and(|record| record.guard == seen && record.outcome().is_none()) {
+                watch.wait().await;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic there was reported when it happened; there is nobody left to tell.
+            let _ = writer.join();
+        }
+    }
+}

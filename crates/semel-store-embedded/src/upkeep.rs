@@ -1,0 +1,184 @@
+//! What a store does besides its callers' steps, in slices that ride along in their transactions: sealing segments
+//! that grow no more, and dropping those whose records have all expired.
+//!
+//! Next: [`crate::writer`].
+
+use std::collections::VecDeque;
+
+use rusqlite::{Connection, params};
+use semel::clock::Timestamp;
+use semel::digest::Digest;
+use semel::record::StateKind;
+
+use crate::claim::Batch;
+use crate::fault::Fault;
+use crate::filter::Filter;
+use crate::index::{self, Index, Lookup, Segment};
+use crate::segment::{self, Place};
+
+/// How much of a segment's index is written per transaction.
+const SEAL_CHUNKS: u32 = 24;
+/// How many small rows of the index or the log are dropped per transaction.
+const DROP_ROWS: u32 = 64;
+
+const DROP_INDEX: &str = "DELETE FROM segment_index WHERE place IN \
+    (SELECT place FROM segment_index WHERE place BETWEEN ?1 AND ?2 LIMIT ?3)";
+const DROP_LOG: &str = "DELETE FROM segment_log WHERE place IN \
+    (SELECT place FROM segment_log WHERE place BETWEEN ?1 AND ?2 LIMIT ?3)";
+
+/// A segment that is being sealed.
+pub(crate) struct Sealing {
+    segment: u32,
+    entries: Vec<(Digest, u32)>,
+    chunks: u32,
+    next_chunk: u32,
+    next_entry: usize,
+}
+
+/// What a committed slice changes in the index.
+pub(crate) enum Done {
+    Nothing,
+    Chunks { next_chunk: u32, next_entry: usize },
+    Sealed(u32, Filter),
+    Dropped(u32),
+}
+
+impl Sealing {
+    /// Starts on the next segment that is due; those dropped meanwhile are passed over.
+    pub(crate) fn next(due: &mut VecDeque<u32>, index: &Index) -> Option<Self> {
+        while let Some(segment) = due.pop_front() {
+            let Some(known) = index.segments.get(&segment) else { continue };
+            let Lookup::Exact(rows) = &known.lookup else { continue };
+            let mut entries: Vec<_> = rows.iter().map(|(digest, row)| (*digest, *row)).collect();
+            entries.sort_unstable();
+            return Some(Self {
+                segment,
+                entries,
+                chunks: index::chunks(known.rows),
+                next_chunk: 0,
+                next_entry: 0,
+            });
+        }
+        None
+    }
+
+    /// Writes a few chunks; after the last one, the filter that makes them count.
+    pub(crate) fn slice(&self, conn: &Connection, index: &Index) -> Result<Done, Fault> {
+        // It may have been dropped meanwhile.
+        let Some(known) = index.segments.get(&self.segment) else { return Ok(Done::Nothing) };
+        if self.next_chunk == self.chunks {
+            return self.finish(conn, known);
+        }
+        let mut next_entry = self.next_entry;
+        let end = (self.next_chunk + SEAL_CHUNKS).min(self.chunks);
+        let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO segment_index VALUES (?1, ?2, ?3)")?;
+        for chunk in self.next_chunk..end {
+            let rest = &self.entries[next_entry..];
+            let length = rest.partition_point(|(digest, _)| index::chunk_of(digest, self.chunks) <= chunk);
+            let place = Place::new(self.segment, chunk).to_sql();
+            let bytes = index::encode_chunk(rest[..length].iter());
+            insert.execute(params![place, bytes, index::chunk_checksum(place, &bytes)])?;
+            next_entry += length;
+        }
+        Ok(Done::Chunks { next_chunk: end, next_entry })
+    }
+
+    fn finish(&self, conn: &Connection, known: &Segment) -> Result<Done, Fault> {
+        let filter = Filter::new(self.entries.iter().map(|(digest, _)| digest));
+        let bytes = filter.to_bytes();
+        let checksum = segment::checksum(self.segment, known.class, Some(known.rows), &bytes);
+        conn.prepare_cached("INSERT INTO segment_filters VALUES (?1, ?2)")?
+            .execute(params![self.segment, bytes])?;
+        conn.prepare_cached("UPDATE segments SET rows = ?2, checksum = ?3 WHERE id = ?1")?
+            .execute(params![self.segment, known.rows, checksum])?;
+        Ok(Done::Sealed(self.segment, filter))
+    }
+
+    pub(crate) fn advance(&mut self, to_chunk: u32, to_entry: usize) {
+        (self.next_chunk, self.next_entry) = (to_chunk, to_entry);
+    }
+}
+
+/// Drops some of the log of a sealed segment, whose index has taken its place. False when nothing was left of it.
+pub(crate) fn trim_log(conn: &Connection, segment: u32) -> Result<bool, Fault> {
+    let (first, last) = Place::range(segment);
+    Ok(conn.prepare_cached(DROP_LOG)?.execute(params![first, last, DROP_ROWS])? > 0)
+}
+
+/// Drops up to `limit` rows of an expired segment, or some of what belongs to it. The first number is how many
+/// records went; nothing is left to drop when the second is false.
+pub(crate) fn drop_slice(
+    conn: &Connection,
+    index: &Index,
+    now: Timestamp,
+    limit: u32,
+) -> Result<(usize, bool, Done), Fault> {
+    let expired = index.segments.iter().find(|(_, segment)| now >= segment.class.until);
+    let Some((id, _)) = expired else { return Ok((0, false, Done::Nothing)) };
+    let (first, last) = Place::range(*id);
+    let start: Option<i64> = conn
+        .prepare_cached("SELECT min(place) FROM settled WHERE place BETWEEN ?1 AND ?2")?
+        .query_row([first, last], |row| row.get(0))?;
+    if let Some(start) = start {
+        let end = start + i64::from(limit) - 1;
+        let range = [start, end.min(last)];
+        let records: u32 = conn
+            .prepare_cached("SELECT count(*) FROM settled WHERE place BETWEEN ?1 AND ?2 AND state <> 0")?
+            .query_row(range, |row| row.get(0))?;
+        conn.prepare_cached("DELETE FROM settled WHERE place BETWEEN ?1 AND ?2")?.execute(range)?;
+        return Ok((usize::try_from(records).unwrap_or(usize::MAX), true, Done::Nothing));
+    }
+    for delete in [DROP_INDEX, DROP_LOG] {
+        if conn.prepare_cached(delete)?.execute(params![first, last, DROP_ROWS])? > 0 {
+            return Ok((0, true, Done::Nothing));
+        }
+    }
+    conn.prepare_cached("DELETE FROM segment_filters WHERE id = ?1")?.execute([id])?;
+    conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
+    Ok((0, true, Done::Dropped(*id)))
+}
+
+impl Batch<'_> {
+    /// Turns up to `limit` claims whose lease has run out into doubts that are kept like any settled record.
+    pub(crate) fn lapse_some(&mut self, limit: u32) -> Result<(usize, usize), Fault> {
+        let (index, now) = (self.index, self.now);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let lapsed = index.in_flight.values().filter(|record| {
+            (*record).clone().at(now).is_none_or(|record| record.state.kind() == StateKind::InDoubt)
+        });
+        let (mut moved, mut gone) = (0, 0);
+        for record in lapsed.take(limit) {
+            if self.touched(&record.id) {
+                continue;
+            }
+            moved += 1;
+            gone += usize::from(record.clone().at(now).is_none());
+            self.lapse(record.clone())?;
+        }
+        Ok((moved, gone))
+    }
+}
+
+impl Index {
+    /// Takes over what a committed slice of upkeep changed.
+    pub(crate) fn absorb_upkeep(&mut self, done: Done) {
+        match done {
+            Done::Nothing | Done::Chunks { .. } => {}
+            Done::Sealed(id, filter) => {
+                if let Some(segment) = self.segments.get_mut(&id) {
+                    segment.lookup = Lookup::Sealed(filter);
+                }
+                self.seals += 1;
+            }
+            Done::Dropped(id) => {
+                self.segments.remove(&id);
+                self.growing.retain(|_, growing| *growing != id);
+            }
+        }
+    }
+
+    /// Segments that no record can join any more; they are taken off the growing ones.
+    pub(crate) fn closed(&mut self, now: Timestamp) -> Vec<u32> {
+        self.growing.extract_if(|class, _| !class.is_open(now)).map(|(_, id)| id).collect()
+    }
+}

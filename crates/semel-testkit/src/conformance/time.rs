@@ -1,0 +1,174 @@
+//! S5, S6 and S7: leases, expiry to the millisecond, and purging.
+
+use std::collections::HashSet;
+
+use semel::State;
+use semel::record::StateKind;
+use semel::store::DoubtArgs;
+use tokio::task::JoinSet;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(1);
+
+fn short_lease(id: &RecordId) -> ClaimArgs {
+    let mut args = claim_of(id);
+    args.lease = LEASE;
+    args
+}
+
+async fn kind(subject: &Subject, id: &RecordId) -> Option<StateKind> {
+    subject.store.get(id).await.unwrap().map(|record| record.state.kind())
+}
+
+/// S5.
+pub async fn s05_in_flight_never_expires_but_lapses(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, short_lease(&id("k"))).await;
+    if subject.clock.is_some() {
+        subject.advance(LEASE - MILLI).await;
+        assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InFlight));
+        assert_eq!(standing(&*store, takeover_of(&record.id)).await.state.kind(), StateKind::InFlight);
+        subject.advance(MILLI).await;
+    } else {
+        subject.advance(LEASE + MILLI).await;
+    }
+    assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InDoubt));
+    assert_eq!(standing(&*store, claim_of(&record.id)).await.state.kind(), StateKind::InDoubt);
+    let doubted = refused(store.renew(renewal(&record, HOUR))).await.unwrap();
+    let State::InFlight { lease_until, .. } = record.state else { panic!("a won record is in flight") };
+    assert!(matches!(doubted.state, State::InDoubt { since, .. } if since == lease_until));
+    assert_eq!(won(&*store, takeover_of(&record.id)).await.generation, 2);
+}
+
+/// S5.
+pub async fn s05_renewal_ends_at_the_longest_execution(subject: Subject) {
+    let store = subject.store();
+    let mut args = short_lease(&id("k"));
+    args.max_execution = LEASE * 2;
+    let record = won(&*store, args).await;
+    subject.advance(LEASE / 2).await;
+    let renewed = done(store.renew(renewal(&record, HOUR))).await.unwrap();
+    let State::InFlight { lease_until, execute_until } = renewed.state else {
+        panic!("a renewed record is in flight")
+    };
+    assert_eq!(lease_until, execute_until);
+    assert_eq!(store.get(&record.id).await.unwrap(), Some(renewed));
+    subject.advance(LEASE).await;
+    assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InFlight));
+    subject.advance(LEASE).await;
+    assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InDoubt));
+    let late = done(store.complete(completion(&record, "late", HOUR))).await.unwrap();
+    assert_eq!(late.state.kind(), StateKind::Completed);
+}
+
+/// S6: at the expiry less 1 ms it is there, at the expiry and 1 ms later it is not.
+pub async fn s06_outcomes_are_absent_from_their_expiry_on(subject: Subject) {
+    let store = subject.store();
+    for (number, retention) in [LEASE, LEASE * 3].into_iter().enumerate() {
+        for later in [Duration::ZERO, MILLI] {
+            let id = id(&format!("k {number} {later:?}"));
+            let record = won(&*store, claim_of(&id)).await;
+            let finished = done(store.complete(completion(&record, "x", retention))).await;
+            if subject.clock.is_some() {
+                subject.advance(retention - MILLI).await;
+                assert_eq!(store.get(&id).await.unwrap(), finished);
+                assert_eq!(Some(standing(&*store, claim_of(&id)).await), finished);
+                subject.advance(MILLI + later).await;
+            } else {
+                subject.advance(retention + MILLI + later).await;
+            }
+            assert_eq!(store.get(&id).await.unwrap(), None);
+            assert_eq!(refused(store.complete(completion(&record, "late", HOUR))).await, None);
+            assert_eq!(won(&*store, claim_of(&id)).await.generation, 1);
+        }
+    }
+}
+
+/// S6.
+pub async fn s06_doubts_are_absent_from_their_expiry_on(subject: Subject) {
+    let store = subject.store();
+    for said in [true, false] {
+        let mut args = short_lease(&id(&format!("said {said}")));
+        args.doubt_retention = LEASE;
+        let record = won(&*store, args.clone()).await;
+        if said {
+            let cause = semel::record::DoubtCause::NoAnswer;
+            done(store.doubt(DoubtArgs { id: record.id.clone(), guard: record.guard, cause })).await;
+        } else {
+            subject.advance(LEASE).await;
+        }
+        if subject.clock.is_some() {
+            subject.advance(LEASE - MILLI).await;
+            assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InDoubt));
+            subject.advance(MILLI).await;
+        } else {
+            subject.advance(LEASE + MILLI).await;
+        }
+        assert_eq!(kind(&subject, &record.id).await, None);
+        assert_eq!(refused(store.complete(completion(&record, "late", HOUR))).await, None);
+        assert_eq!(won(&*store, claim_of(&record.id)).await.generation, 1);
+    }
+}
+
+/// S7.
+pub async fn s07_purge_takes_what_expired_and_nothing_else(subject: Subject) {
+    let store = subject.store();
+    let mut live = HashSet::new();
+    for number in 0..60 {
+        let record = won(&*store, claim_of(&id(&format!("k {number}")))).await;
+        match number % 3 {
+            0 => done(store.complete(completion(&record, "x", LEASE))).await,
+            1 => done(store.complete(completion(&record, "x", HOUR))).await,
+            _ => Some(record.clone()),
+        };
+        if number % 3 != 0 {
+            live.insert(record.id);
+        }
+    }
+    assert_eq!(store.purge(1_000).await.unwrap(), 0);
+    // A store may keep expired records for a while, as long as it does not show them.
+    subject.advance(LEASE * 3).await;
+    assert_eq!(store.purge(5).await.unwrap(), 5, "purging stops at the limit");
+    assert_eq!(store.purge(1_000).await.unwrap(), 15);
+    assert_eq!(store.purge(1_000).await.unwrap(), 0);
+    for id in &live {
+        assert!(store.get(id).await.unwrap().is_some());
+    }
+}
+
+/// S7.
+pub async fn s07_purge_racing_claims_takes_no_live_record(subject: Subject) {
+    let mut workers = JoinSet::new();
+    for worker in 0..8 {
+        let store = subject.store();
+        workers.spawn(async move {
+            let id = id(&format!("worker {worker}"));
+            for round in 0..40 {
+                let record = won(&*store, claim_of(&id)).await;
+                tokio::task::yield_now().await;
+                assert_eq!(store.get(&id).await.unwrap(), Some(record.clone()), "round {round}");
+                done(store.complete(completion(&record, "x", Duration::ZERO))).await;
+            }
+        });
+    }
+    let store = subject.store();
+    let purger = tokio::spawn(async move {
+        let mut purged = 0;
+        loop {
+            purged += store.purge(10).await.unwrap();
+            tokio::task::yield_now().await;
+            if purged >= 320 {
+                return;
+            }
+        }
+    });
+    while let Some(worker) = workers.join_next().await {
+        worker.unwrap();
+    }
+    subject.advance(LEASE * 3).await;
+    // At most one record of each key is left when a store overwrites what expired.
+    tokio::time::timeout(Duration::from_secs(5), purger).await.ok();
+    subject.store.purge(1_000).await.unwrap();
+    assert_eq!(subject.store.purge(1_000).await.unwrap(), 0);
+}

@@ -1,0 +1,61 @@
+//! S12: whoever watches a record is told of its change.
+
+use semel::record::ReleaseFrom;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// S12.
+pub async fn s12_a_thousand_watchers_see_the_outcome(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, claim_of(&id("k"))).await;
+    let mut watchers = JoinSet::new();
+    for _ in 0..1_000 {
+        let (store, record) = (subject.store(), record.clone());
+        watchers.spawn(async move {
+            // A watch is a hint and may resolve early.
+            loop {
+                timeout(PATIENCE, store.watch(&record.id, record.guard))
+                    .await
+                    .expect("not told in time")
+                    .unwrap();
+                let now = store.get(&record.id).await.unwrap().unwrap();
+                if let Some(outcome) = now.outcome() {
+                    return outcome.clone();
+                }
+            }
+        });
+    }
+    tokio::task::yield_now().await;
+    done(store.complete(completion(&record, "receipt", HOUR))).await;
+    let seen = watchers.join_all().await;
+    assert_eq!(seen.len(), 1_000);
+    assert!(seen.iter().all(|seen| *seen == outcome("receipt")));
+}
+
+/// S12.
+pub async fn s12_a_watch_of_what_has_changed_resolves_at_once(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, claim_of(&id("k"))).await;
+    done(store.complete(completion(&record, "receipt", HOUR))).await;
+    timeout(PATIENCE, store.watch(&record.id, record.guard)).await.expect("not told in time").unwrap();
+    timeout(PATIENCE, store.watch(&id("absent"), record.guard)).await.expect("not told in time").unwrap();
+}
+
+/// S12.
+pub async fn s12_a_release_wakes(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, claim_of(&id("k"))).await;
+    let (theirs, guard, watched) = (subject.store(), record.guard, record.id.clone());
+    let watcher = tokio::spawn(async move {
+        while theirs.get(&watched).await.unwrap().is_some() {
+            timeout(PATIENCE, theirs.watch(&watched, guard)).await.expect("not told in time").unwrap();
+        }
+    });
+    tokio::task::yield_now().await;
+    done(store.release(releasing(&record, ReleaseFrom::Claim))).await;
+    watcher.await.unwrap();
+}

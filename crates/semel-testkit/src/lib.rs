@@ -1,0 +1,19 @@
+//! What tests share: the conformance suite that every store must pass, and, with the feature `http`, everything
+//! around a gateway that runs: upstreams that count their effects, clients that hide nothing, the program itself.
+//!
+//! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
+
+pub mod conformance;
+
+#[cfg(feature = "http")]
+pub mod certificates;
+#[cfg(feature = "http")]
+pub mod client;
+#[cfg(feature = "http")]
+pub mod gateway;
+#[cfg(feature = "http")]
+pub mod ledger;
+#[cfg(feature = "http")]
+pub mod repeat;
+#[cfg(feature = "http")]
+pub mod upstream;
