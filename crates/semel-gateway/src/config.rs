@@ -9,6 +9,7 @@ mod text;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ impl Default for Config {
     }
 }
 
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+
 /// Caps that keep one caller from exhausting what all share.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,12 +90,12 @@ pub struct LimitsConfig {
     /// Callers that may wait for one record. Default 1,000.
     pub waiters_per_record: usize,
     /// Connections from clients; more wait to be accepted. Default 10,000.
-    pub connections: usize,
+    pub connections: NonZeroUsize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { in_flight_per_tenant: 10_000, waiters_per_record: 1_000, connections: 10_000 }
+        Self { in_flight_per_tenant: 10_000, waiters_per_record: 1_000, connections: CONNECTIONS }
     }
 }
 
@@ -217,6 +220,7 @@ impl Config {
             .chain(&config.routes)
             .flat_map(RouteConfig::refusals)
             .chain(config.routes.iter().filter_map(RouteConfig::pathless))
+            .chain(config.defaults.pathful())
             .map(|refusal| {
                 let (line, column) = text::position(text, refusal.at);
                 format!("{name}:{line}:{column}: {}", refusal.what)
@@ -235,7 +239,10 @@ impl Config {
                 Some(profile) => self.defaults.over(start(profile), parts),
                 None => base.clone(),
             };
-            routes.route(listed.path.as_deref().unwrap_or("*"), listed.over(below, parts))
+            routes.route(
+                listed.path.as_ref().map_or("*", |path| path.get_ref().as_str()),
+                listed.over(below, parts),
+            )
         })
     }
 }

@@ -38,80 +38,113 @@ impl Config {
 }
 
 fn promise(path: &str, route: &Route) -> Promise {
-    let policy = &route.policy;
-    let mut promises = Vec::new();
-    let mut warnings = Vec::new();
-    let keep = humantime::format_duration(policy.retention);
-    promises.push(format!("an outcome is kept for {keep} and replayed to whoever brings the key again"));
-    let mode = match policy.on_doubt {
-        OnDoubt::Hold => {
-            let doubt = humantime::format_duration(policy.doubt_retention);
-            promises.push(format!(
-                "when nobody knows whether the effect happened, the key answers 409 until it is resolved, or for {doubt}"
-            ));
-            "at most once"
-        }
-        OnDoubt::Retry => {
-            warnings.push(
-                "on_doubt = \"retry\": a record in doubt is run again; unless the upstream honours the key or checks \
-                 the token, TWO EFFECTS are possible"
-                    .to_owned(),
-            );
-            "at least once"
-        }
-        OnDoubt::Probe => {
-            promises.push("a record in doubt is asked about at probe_url before it runs again".to_owned());
-            "once if the upstream answers the probe"
-        }
-    };
-    match route.missing {
-        Missing::Pass => warnings.push("requests without a key pass unprotected".to_owned()),
-        Missing::Require => promises.push("requests without a key are refused with 400".to_owned()),
-        Missing::Generate => {
-            warnings.push(
-                "requests without a key get one: a client that does not read it cannot retry".to_owned(),
-            );
-        }
-        Missing::Derive => promises.push(format!(
-            "the same request without a key within {} takes effect once",
-            humantime::format_duration(route.derive_window)
-        )),
-    }
-    match policy.on_mismatch {
-        OnMismatch::Reject => promises.push("a key with another payload is refused".to_owned()),
-        OnMismatch::Replay => {
-            warnings.push(
-                "a key with another payload gets the first outcome, and its payload is ignored".to_owned(),
-            );
-        }
-        OnMismatch::Distinct => promises.push("a key with another payload is another record".to_owned()),
-    }
-    if route.on_5xx == On5xx::Release {
-        warnings.push(
-            "on_5xx = \"release\": after a 5xx the key runs again; an upstream that fails after it acted gives TWO \
-             EFFECTS"
-                .to_owned(),
-        );
-    }
-    if route.on_store_down == OnStoreDown::Run {
-        warnings
-            .push("on_store_down = \"run\": while the store is down, requests run UNPROTECTED".to_owned());
-    }
-    match &route.tenant {
-        TenantRule::Credential => warnings.push(
-            "no tenant is configured: callers are told apart by a digest of their credential, and one that rotates \
-             its credential between a request and its retry runs twice"
-                .to_owned(),
-        ),
-        TenantRule::Shared => warnings.push("tenant = \"shared\": all callers share their keys".to_owned()),
-        TenantRule::Parts(_) => {}
-    }
-    Promise {
+    let mut said = Promise {
         path: path.to_owned(),
         methods: route.methods.iter().map(ToString::to_string).collect(),
         profile: route.profile.name.to_owned(),
-        mode: if route.methods.is_empty() { "not covered" } else { mode }.to_owned(),
-        promises: if route.methods.is_empty() { Vec::new() } else { promises },
-        warnings: if route.methods.is_empty() { Vec::new() } else { warnings },
+        mode: "not covered".to_owned(),
+        promises: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if !route.methods.is_empty() {
+        let keep = humantime::format_duration(route.policy.retention);
+        said.promise(format!("an outcome is kept for {keep} and replayed to whoever brings the key again"));
+        said.say_mode(route);
+        said.say_missing(route);
+        said.say_mismatch(route);
+        said.say_answers(route);
+        said.say_tenant(route);
+    }
+    said
+}
+
+impl Promise {
+    fn promise(&mut self, text: impl Into<String>) {
+        self.promises.push(text.into());
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
+    fn say_mode(&mut self, route: &Route) {
+        let mode = match route.policy.on_doubt {
+            OnDoubt::Hold => {
+                let doubt = humantime::format_duration(route.policy.doubt_retention);
+                self.promise(format!(
+                    "when nobody knows whether the effect happened, the key answers 409 until it is resolved, or \
+                     for {doubt}"
+                ));
+                "at most once"
+            }
+            OnDoubt::Retry => {
+                self.warn(
+                    "on_doubt = \"retry\": a record in doubt is run again; unless the upstream honours the key or \
+                     checks the token, TWO EFFECTS are possible",
+                );
+                "at least once"
+            }
+            OnDoubt::Probe => {
+                self.promise("a record in doubt is asked about at probe_url before it runs again");
+                "once if the upstream answers the probe"
+            }
+        };
+        let mode = if route.on_5xx == On5xx::Release { "at least once" } else { mode };
+        mode.clone_into(&mut self.mode);
+    }
+
+    fn say_missing(&mut self, route: &Route) {
+        match route.missing {
+            Missing::Pass => self.warn("requests without a key pass unprotected"),
+            Missing::Require => self.promise("requests without a key are refused with 400"),
+            Missing::Generate => {
+                self.warn("requests without a key get one: a client that does not read it cannot retry");
+            }
+            Missing::Derive => {
+                let window = humantime::format_duration(route.derive_window);
+                self.promise(format!("the same request without a key within {window} takes effect once"));
+            }
+        }
+    }
+
+    fn say_mismatch(&mut self, route: &Route) {
+        match route.policy.on_mismatch {
+            OnMismatch::Reject => self.promise("a key with another payload is refused"),
+            OnMismatch::Replay => {
+                self.warn("a key with another payload gets the first outcome, and its payload is ignored");
+            }
+            OnMismatch::Distinct => self.promise("a key with another payload is another record"),
+        }
+    }
+
+    fn say_answers(&mut self, route: &Route) {
+        if route.on_5xx == On5xx::Release {
+            self.warn(
+                "on_5xx = \"release\": after a 5xx the key runs again; an upstream that fails after it acted gives \
+                 TWO EFFECTS",
+            );
+        }
+        let failures =
+            route.released.iter().filter(|status| status.is_server_error() && status.as_u16() != 503);
+        for status in failures {
+            let code = status.as_u16();
+            self.warn(format!(
+                "released has {code}: after it the key runs again; an upstream that acted before it gives TWO EFFECTS"
+            ));
+        }
+        if route.on_store_down == OnStoreDown::Run {
+            self.warn("on_store_down = \"run\": while the store is down, requests run UNPROTECTED");
+        }
+    }
+
+    fn say_tenant(&mut self, route: &Route) {
+        match &route.tenant {
+            TenantRule::Credential => self.warn(
+                "no tenant is configured: callers are told apart by a digest of their credential, and one that \
+                 rotates its credential between a request and its retry runs twice",
+            ),
+            TenantRule::Shared => self.warn("tenant = \"shared\": all callers share their keys"),
+            TenantRule::Parts(_) => {}
+        }
     }
 }

@@ -23,8 +23,8 @@ use semel_tower::problem::Problem;
 use semel_tower::profile::Profile;
 use semel_tower::service::Answer;
 use semel_tower::tenant::CertificateSubject;
-use semel_tower::{Body, Decisions, SemelLayer, SemelService};
-use tokio::io::{AsyncRead, AsyncWrite};
+use semel_tower::{Body, Decisions, SemelLayer, SemelService, replay};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -117,7 +117,7 @@ impl Gateway {
             tls: tls.map(|config| TlsAcceptorOf(TlsAcceptor::from(config))),
             header_timeout: config.timeouts.header.0,
         };
-        let drain = Drain::new(config.limits.connections);
+        let drain = Drain::new(config.limits.connections.get());
         Ok(Self { listener, door: Arc::new(door), engine, drain, drain_timeout: config.timeouts.drain.0 })
     }
 
@@ -240,6 +240,7 @@ impl Door {
             tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
             return Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
         }
+        leave_connection(&mut request);
         let id = request_id(&mut request);
         forwarded(&mut request, &peer);
         if let Some(subject) = peer.subject {
@@ -261,7 +262,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Whether a connection without TLS begins as HTTP/2 does. Looks without taking.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0; HTTP2_PREFACE.len()];
+    let mut pause = Duration::from_millis(1);
     loop {
+        let ready = stream.ready(Interest::READABLE).await?;
         let count = stream.peek(&mut seen).await?;
         if count == 0 || seen[..count] != HTTP2_PREFACE[..count] {
             return Ok(false);
@@ -269,7 +272,12 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         if count == HTTP2_PREFACE.len() {
             return Ok(true);
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if ready.is_read_closed() {
+            return Ok(false);
+        }
+        // What was looked at is still there, so readiness says nothing about what is to come.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 
@@ -316,6 +324,26 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
     }
     join_cookies(request);
     Ok(())
+}
+
+/// Takes away what belongs to the client's connection, before anything is added that a `Connection` header could
+/// name. What is left of it: that trailers are welcome, and the protocol to change to.
+fn leave_connection(request: &mut Request<Incoming>) {
+    let wants_trailers = request.headers().get(header::TE).is_some_and(|te| te == "trailers");
+    let upgrade = request
+        .headers()
+        .get(header::UPGRADE)
+        .filter(|_| request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some())
+        .cloned();
+    let headers = request.headers_mut();
+    replay::strip_hop_by_hop(headers);
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
 }
 
 fn same_authority(one: &Authority, two: &Authority) -> bool {

@@ -61,7 +61,7 @@ impl Upstream {
         })
     }
 
-    /// The request as the upstream gets it: its own place, and no header of the client's connection.
+    /// The request as the upstream gets it. The client's connection has been left behind at the door.
     fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let path: PathAndQuery = if self.prefix.is_empty() {
@@ -80,20 +80,15 @@ impl Upstream {
             Some(host) => host,
             None => HeaderValue::from_str(self.authority.as_str())?,
         };
-        let wants_trailers = request.headers().get(header::TE).is_some_and(|te| te == "trailers");
-        let upgrade = upgrade_of(request);
+        let covered = matches!(request.body(), Body::Whole { .. });
         let headers = request.headers_mut();
-        replay::strip_hop_by_hop(headers);
+        if covered {
+            headers.remove(header::CONNECTION);
+            headers.remove(header::UPGRADE);
+        }
         // The gateway has answered it: the body is on its way.
         headers.remove(header::EXPECT);
         headers.insert(header::HOST, host);
-        if wants_trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        if let Some(upgrade) = upgrade {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(header::UPGRADE, upgrade);
-        }
         Ok(())
     }
 }
@@ -111,12 +106,9 @@ pub(crate) fn connector(tls: rustls::ClientConfig, timeout: Duration) -> HttpsCo
         .wrap_connector(http)
 }
 
-/// The protocol that an uncovered request asks to change to.
-fn upgrade_of(request: &Request<Body<Incoming>>) -> Option<HeaderValue> {
-    matches!(request.body(), Body::Stream { .. })
-        .then(|| request.headers().get(header::UPGRADE).cloned())
-        .flatten()
-        .filter(|_| request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some())
+/// Whether an uncovered request asks to change the protocol.
+fn upgrades(request: &Request<Body<Incoming>>) -> bool {
+    matches!(request.body(), Body::Stream { .. }) && request.headers().contains_key(header::UPGRADE)
 }
 
 type Answer = Response<Body<Incoming>>;
@@ -132,7 +124,7 @@ impl Service<Request<Body<Incoming>>> for Upstream {
 
     fn call(&mut self, mut request: Request<Body<Incoming>>) -> Self::Future {
         let covered = matches!(request.body(), Body::Whole { .. });
-        let upgrading = upgrade_of(&request).map(|_| hyper::upgrade::on(&mut request));
+        let upgrading = upgrades(&request).then(|| hyper::upgrade::on(&mut request));
         if let Err(error) = self.address(&mut request) {
             tracing::warn!(%error, "the request cannot be addressed to the upstream");
             let detail = "The request's path or host cannot be sent on. Nothing was sent.";

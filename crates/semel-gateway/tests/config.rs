@@ -3,7 +3,10 @@
 use semel_gateway::Config;
 
 fn refused(text: &str) -> String {
-    Config::from_toml(text, "semel.toml").unwrap_err().to_string()
+    match Config::from_toml(text, "semel.toml") {
+        Ok(_) => panic!("not refused: {text}"),
+        Err(refused) => refused.to_string(),
+    }
 }
 
 #[test]
@@ -23,11 +26,11 @@ fn values_that_cannot_be_read_say_what_was_expected() {
         ("admin = \"maybe\"", "semel.toml:1:9", "write \"127.0.0.1:8788\" or \"off\""),
         ("profile = \"square\"", "semel.toml:1:11", "ietf, stripe, audit-log, control-plane, form"),
         ("[defaults]\nretention = \"forever\"", "semel.toml:2:13", "write \"500ms\", \"10s\" or \"24h\""),
-        ("[defaults]\nmethods = [\"post\"]", "semel.toml:2:12", "not a method"),
+        ("[defaults]\nmethods = [\"post\"]", "semel.toml:2:11", "not a method"),
         ("[defaults]\nmissing = \"maybe\"", "semel.toml:2:11", "unknown variant"),
         ("[defaults]\npayload = [\"cents\"]", "semel.toml:2:11", "starts with `/`"),
         ("[defaults]\ntenant = \"everyone\"", "semel.toml:2:10", "\"shared\""),
-        ("[defaults]\nreleased = [42]", "semel.toml:2:13", "not an HTTP status"),
+        ("[defaults]\nreleased = [42]", "semel.toml:2:12", "not an HTTP status"),
         ("listen = ", "semel.toml:1:", ""),
     ] {
         let said = refused(text);
@@ -51,8 +54,12 @@ fn every_setting_that_cannot_work_is_listed() {
 
 #[test]
 fn a_tenant_part_names_one_source_and_a_claim_needs_its_keys() {
-    for tenant in ["[{}]", "[{ header = \"a\", authorization = true }]", "[{ claim = \"sub\" }]", "[{ key_prefix = \"a\" }]"]
-    {
+    for tenant in [
+        "[{}]",
+        "[{ header = \"a\", authorization = true }]",
+        "[{ claim = \"sub\" }]",
+        "[{ key_prefix = \"a\" }]",
+    ] {
         let said = refused(&format!("[defaults]\ntenant = {tenant}\n"));
         assert!(said.starts_with("semel.toml:2:10: "), "{tenant} gave {said}");
     }
@@ -65,9 +72,11 @@ fn routes_lie_over_defaults_and_defaults_over_the_profile() {
          [[routes]]\npath = \"/open\"\nmethods = []\n[[routes]]\npath = \"/audit\"\nprofile = \"audit-log\"\n",
         "semel.toml",
     )
-    .unwrap();
-    let promises = config.promises().unwrap();
-    let of = |path: &str| promises.iter().find(|promise| promise.path == path).unwrap();
+    .expect("it is a good configuration");
+    let promises = config.promises().expect("it is a good configuration");
+    let of = |path: &str| {
+        promises.iter().find(|promise| promise.path == path).expect("it is a good configuration")
+    };
     assert_eq!((of("/pay/*").profile.as_str(), of("*").profile.as_str()), ("stripe", "stripe"));
     assert!(of("/pay/*").promises.iter().any(|text| text.contains("1h")));
     assert!(of("/pay/*").promises.iter().any(|text| text.contains("refused with 400")));
@@ -83,8 +92,8 @@ fn a_policy_that_can_double_an_effect_says_so() {
         "[defaults]\non_doubt = \"retry\"\non_5xx = \"release\"\non_store_down = \"run\"\n",
         "semel.toml",
     )
-    .unwrap();
-    let promise = &config.promises().unwrap()[0];
+    .expect("it is a good configuration");
+    let promise = &config.promises().expect("it is there")[0];
     assert_eq!(promise.mode, "at least once");
     assert_eq!(promise.warnings.iter().filter(|text| text.contains("TWO EFFECTS")).count(), 2);
     assert!(promise.warnings.iter().any(|text| text.contains("UNPROTECTED")));

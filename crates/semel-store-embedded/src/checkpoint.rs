@@ -86,8 +86,8 @@ fn run(path: &Path, woken: &Receiver<()>, shared: &Shared) {
     while woken.recv().is_ok() {
         let moved = match &conn {
             Ok(conn) => conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE).map(|_| ()),
-            // The writer then moves everything itself.
-            Err(_) => continue,
+            // The writer moves everything itself once the log is at its longest.
+            Err(_) => Ok(()),
         };
         match moved {
             Err(error) if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) => {

@@ -21,7 +21,7 @@ use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::index::{self, Index, Lookup, Segment};
-use crate::owner::Owner;
+use crate::owner::{Owner, private};
 use crate::schema;
 use crate::segment::{self, Class, Place};
 use crate::watch::Watchers;
@@ -46,6 +46,8 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Writer, OpenError> {
         let why = format!("SQLite {} is too old", rusqlite::version());
         return Err(OpenError::new(OpenErrorKind::Io, path, why));
     }
+    // SQLite gives its other files the mode of this one.
+    private().open(path).map_err(|error| OpenError::new(OpenErrorKind::Io, path, error))?;
     let mut conn = connect(path, config).map_err(|error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::new(OpenErrorKind::Foreign, path, error),
         _ => refuse(error.into()),

@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, params};
+use semel::State;
 use semel::clock::Timestamp;
 use semel::digest::Digest;
-use semel::record::StateKind;
 
 use crate::claim::Batch;
 use crate::fault::Fault;
@@ -143,8 +143,9 @@ impl Batch<'_> {
     pub(crate) fn lapse_some(&mut self, limit: u32) -> Result<(usize, usize), Fault> {
         let (index, now) = (self.index, self.now);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let lapsed = index.in_flight.values().filter(|record| {
-            (*record).clone().at(now).is_none_or(|record| record.state.kind() == StateKind::InDoubt)
+        let lapsed = index.in_flight.values().filter(|record| match record.state {
+            State::InFlight { lease_until, execute_until } => now >= lease_until.min(execute_until),
+            State::InDoubt { .. } | State::Completed { .. } | State::Failed { .. } => false,
         });
         let (mut moved, mut gone) = (0, 0);
         for record in lapsed.take(limit) {

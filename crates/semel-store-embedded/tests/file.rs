@@ -291,3 +291,19 @@ async fn people_can_read_the_file_with_the_sqlite3_shell() {
                     in-doubt|id:acme|http|k 79||restarted|2027-01-15T08:00:00.000Z|2027-02-14T08:00:00.000Z\n";
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_the_owner_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(EmbeddedConfig::new(folder.path().join("semel.db"))).unwrap();
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+        files += 1;
+    }
+    assert!(files >= 3, "{files}");
+    drop(store);
+}

@@ -45,7 +45,6 @@ pub(crate) fn refuse<B>(problem: &Problem) -> Response<Body<B>> {
         _ => 3,
     };
     let mut answer = Response::new(Body::whole(bytes::Bytes::new()));
-    *answer.headers_mut() = problem.headers.clone();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(STATUS, HeaderValue::from(u16::from(status)));

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use semel::error::Resend;
 use semel::{Code, wire};
@@ -25,15 +25,15 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// More members of the body.
     pub members: Vec<(&'static str, Value)>,
-    /// More headers.
-    pub headers: HeaderMap,
+    /// Where the resource is, when an earlier answer said so.
+    pub location: Option<HeaderValue>,
 }
 
 impl Problem {
     /// A refusal under `code`. Codes that pass by themselves say when to come back.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let retry_after = (code.resend() == Resend::After).then(semel::engine::retry_after);
-        Self { code, detail: detail.into(), retry_after, members: Vec::new(), headers: HeaderMap::new() }
+        Self { code, detail: detail.into(), retry_after, members: Vec::new(), location: None }
     }
 
     /// The answer, as `profile` words it.
@@ -46,8 +46,10 @@ impl Problem {
         };
         let mut answer = Response::new(Body::whole(Bytes::from(body.to_string())));
         *answer.status_mut() = status;
-        *answer.headers_mut() = self.headers;
         let headers = answer.headers_mut();
+        if let Some(location) = self.location {
+            headers.insert(header::LOCATION, location);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(retry_after) = self.retry_after {

@@ -110,7 +110,7 @@ fn mark(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>) {
     if marks.status == Status::Replayed {
         headers.insert(profile.replayed.clone(), HeaderValue::from_static("true"));
     }
-    if let Some(value) = marks.key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
+    if let Some(value) = marks.key.and_then(key_value) {
         headers.insert(wire::KEY, value);
     }
     if let Some(expires_at) = marks.expires_at {
@@ -119,6 +119,17 @@ fn mark(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>) {
             headers.insert(wire::EXPIRES, value);
         }
     }
+}
+
+/// A key as a header: the raw form, or the quoted one where the raw form would be read as something else.
+#[must_use]
+pub fn key_value(key: &Key) -> Option<HeaderValue> {
+    let text = key.as_str();
+    if text.starts_with('"') || text.trim() != text {
+        let quoted = format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        return HeaderValue::try_from(quoted).ok();
+    }
+    HeaderValue::from_str(text).ok()
 }
 
 fn is_mark(name: &HeaderName) -> bool {

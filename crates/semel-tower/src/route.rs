@@ -96,7 +96,7 @@ pub struct Route {
     pub key: KeySource,
     /// What happens without one. Default pass.
     pub missing: Missing,
-    /// How long a derived key is kept. Default 10 s.
+    /// How long the record of a derived key is kept, also when it is in doubt. Default 10 s.
     pub derive_window: Duration,
     /// Whose the key is.
     pub tenant: TenantRule,

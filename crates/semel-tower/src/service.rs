@@ -185,8 +185,7 @@ impl Call {
             Prepared::Pass(mut request) => {
                 // An upstream that checks tokens must not be shown one that a client made up.
                 replay::strip_marks(request.headers_mut());
-                let answer = inner.call(request.map(Body::stream)).await?;
-                let answer = answer.map(|body| Body::stream(Box::pin(body)));
+                let answer = inner.call(request).await?.map(|body| Body::stream(Box::pin(body)));
                 Ok(self.tell(answer, None, None, None, 0))
             }
             Prepared::Refused(problem, key) => Ok(self.refuse(problem, key.as_ref(), None)),
@@ -205,15 +204,18 @@ impl Call {
     {
         let id = ready.ask.id.clone();
         match self.engine.begin(ready.ask.clone()).await {
-            Ok(Begun::Run(claim)) => match tokio::spawn(Arc::clone(&self).run(inner, claim, ready)).await {
-                Ok(answer) => Ok(answer),
-                Err(stopped) => {
-                    tracing::error!(error = %stopped, "the effect ended without an answer");
-                    let detail = "The handler of this request ended without an answer. Ask whether it took \
+            Ok(Begun::Run(claim)) => {
+                let running = Arc::clone(&self).run(inner, claim, ready).in_current_span();
+                match tokio::spawn(running).await {
+                    Ok(answer) => Ok(answer),
+                    Err(stopped) => {
+                        tracing::error!(error = %stopped, "the effect ended without an answer");
+                        let detail = "The handler of this request ended without an answer. Ask whether it took \
                                       effect before sending it under another key.";
-                    Ok(self.doubt(Problem::new(Code::UpstreamFailed, detail), &id))
+                        Ok(self.doubt(Problem::new(Code::UpstreamFailed, detail), &id))
+                    }
                 }
-            },
+            }
             Ok(Begun::Replay(record)) => Ok(self.replay(&record, &ready.parts).await),
             Ok(Begun::Refuse(refusal)) => Ok(self.refuse_for(&refusal, &id)),
             Err(error)
@@ -256,9 +258,7 @@ impl Call {
                           read the resource instead.";
             let mut problem = Problem::new(Code::AnswerNotKept, detail);
             problem.members.push(("original_status", json!(outcome.code)));
-            if let Some(location) = replay::stored_headers(outcome).remove(http::header::LOCATION) {
-                problem.headers.insert(http::header::LOCATION, location);
-            }
+            problem.location = replay::stored_headers(outcome).remove(http::header::LOCATION);
             return self.mark(problem, Status::Replayed, Some(key), Some(&record.id));
         }
         let expires_at = replay::expires_at(record, &self.route);
@@ -266,7 +266,7 @@ impl Call {
         match replay::replay(outcome, &self.route.profile, &marks) {
             Some(answer) => self.tell(answer, Some(Status::Replayed), None, Some(&record.id), 0),
             None => {
-                tracing::error!(key = key.as_str(), "the stored answer cannot be read");
+                tracing::error!(record = %record.id.digest(), "the stored answer cannot be read");
                 let detail =
                     "The request took effect and its stored answer cannot be read. It will not run again.";
                 self.mark(

@@ -163,7 +163,7 @@ impl Engine {
     /// A dropped call leaves nothing behind: a claim won meanwhile is released.
     pub async fn begin(&self, ask: Ask) -> Result<Begun, Error> {
         let started = Instant::now();
-        let begun = self.decide(&ask, started + ask.policy.wait_timeout).await;
+        let begun = self.decide(&ask, deadline(ask.policy.wait_timeout)).await;
         match &begun {
             Ok(Begun::Run(_)) => {}
             Ok(Begun::Replay(_)) => {
@@ -239,15 +239,28 @@ impl Engine {
 
     /// Claims for a flight. In a task of its own, so that a caller who goes away cannot leave a claim behind.
     async fn lead(&self, flight: &Arc<Flight>, ask: &Ask) -> Result<Led, Error> {
-        let (inner, led, ask) = (Arc::clone(&self.inner), Arc::clone(flight), ask.clone());
-        let claiming = tokio::spawn(async move { inner.claim(&led, &ask).await });
-        match claiming.await {
-            Ok(led) => led,
-            Err(stopped) => {
-                self.inner.flights.end(flight, Phase::Unreadable(stopped.to_string()));
-                Err(Error::new(Code::StoreUnavailable, stopped))
-            }
-        }
+        let (inner, flight, ask) = (Arc::clone(&self.inner), Arc::clone(flight), ask.clone());
+        let claiming = tokio::spawn(async move {
+            let claiming = Claiming { inner: &inner, flight: &flight };
+            let led = inner.claim(&flight, &ask).await;
+            std::mem::forget(claiming);
+            led
+        });
+        claiming.await.unwrap_or_else(|stopped| Err(Error::new(Code::StoreUnavailable, stopped)))
+    }
+}
+
+/// Tells the waiters when a claim ends without an answer, as by a panic in a store.
+struct Claiming<'a> {
+    inner: &'a Inner,
+    flight: &'a Arc<Flight>,
+}
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        self.inner
+            .flights
+            .end(self.flight, Phase::Unreadable("the claim ended without an answer".to_owned()));
     }
 }
 
@@ -308,7 +321,11 @@ impl Inner {
         match self.timed("claim", self.store.claim(args)).await {
             Err(error) if error.kind() == StoreErrorKind::Unknown => {
                 match self.timed("get", self.store.get(&ask.id)).await? {
-                    Some(record) if record.guard.attempt == attempt => Ok(Some(Claimed::Won(record))),
+                    Some(record)
+                        if record.guard.attempt == attempt && record.state.kind() == StateKind::InFlight =>
+                    {
+                        Ok(Some(Claimed::Won(record)))
+                    }
                     Some(record) => Ok(Some(Claimed::Standing(record))),
                     None => Err(error),
                 }
@@ -383,6 +400,12 @@ fn error_chain(error: &StoreError) -> String {
         source = cause.source();
     }
     text
+}
+
+/// `timeout` from now; for ever means a year.
+fn deadline(timeout: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+    Instant::now() + timeout.min(YEAR)
 }
 
 /// When a refused caller is told to come back: spread over one to three seconds, so that thousands do not return

@@ -236,7 +236,7 @@ impl Record {
                 self.state = self.doubt_since(since, DoubtCause::LeaseExpired);
             }
         }
-        (!self.expires_at().is_some_and(|expires_at| now >= expires_at)).then_some(self)
+        self.expires_at().is_none_or(|expires_at| now < expires_at).then_some(self)
     }
 
     /// When the record becomes absent by itself; `None` while in flight.
@@ -371,17 +371,14 @@ pub fn claim(current: Option<Record>, args: &ClaimArgs, last: Token, now: Timest
 /// Moves the lease of a live claim on to `now + lease`, never past its longest execution.
 #[must_use]
 pub fn renew(current: Option<Record>, guard: Guard, lease: Duration, now: Timestamp) -> Step {
-    match held(current, guard, now) {
-        Ok(mut record) => {
-            let State::InFlight { execute_until, .. } = record.state else {
-                return Step::Refused(Some(record));
-            };
-            let lease_until = now.plus(lease).min(execute_until);
-            record.state = State::InFlight { lease_until, execute_until };
-            Step::Write(record)
-        }
-        Err(refused) => refused,
-    }
+    when_held(current, guard, now, |mut record| {
+        let State::InFlight { execute_until, .. } = record.state else {
+            return Step::Refused(Some(record));
+        };
+        let lease_until = now.plus(lease).min(execute_until);
+        record.state = State::InFlight { lease_until, execute_until };
+        Step::Write(record)
+    })
 }
 
 /// in flight | in doubt -> completed | failed, kept for `retention` from `now`. The late completion of a claim
@@ -394,56 +391,55 @@ pub fn complete(
     retention: Duration,
     now: Timestamp,
 ) -> Step {
-    match held(current, guard, now) {
-        Ok(record) if record.outcome().is_some() => Step::Already(record),
-        Ok(mut record) => {
-            let expires_at = now.plus(retention);
-            record.state = match ending {
-                Ending::Completed(outcome) => State::Completed { outcome, completed_at: now, expires_at },
-                Ending::Failed(outcome) => State::Failed { outcome, completed_at: now, expires_at },
-            };
-            Step::Write(record)
+    when_held(current, guard, now, |mut record| {
+        if record.outcome().is_some() {
+            return Step::Already(record);
         }
-        Err(refused) => refused,
-    }
+        let expires_at = now.plus(retention);
+        record.state = match ending {
+            Ending::Completed(outcome) => State::Completed { outcome, completed_at: now, expires_at },
+            Ending::Failed(outcome) => State::Failed { outcome, completed_at: now, expires_at },
+        };
+        Step::Write(record)
+    })
 }
 
 /// in flight -> in doubt, said by the holder of the claim.
 #[must_use]
 pub fn doubt(current: Option<Record>, guard: Guard, cause: DoubtCause, now: Timestamp) -> Step {
-    match held(current, guard, now) {
-        Ok(mut record) => match record.state {
-            State::InFlight { .. } => {
-                record.state = record.doubt_since(now, cause);
-                Step::Write(record)
-            }
-            State::InDoubt { .. } => Step::Already(record),
-            State::Completed { .. } | State::Failed { .. } => Step::Refused(Some(record)),
-        },
-        Err(refused) => refused,
-    }
+    when_held(current, guard, now, |mut record| match record.state {
+        State::InFlight { .. } => {
+            record.state = record.doubt_since(now, cause);
+            Step::Write(record)
+        }
+        State::InDoubt { .. } => Step::Already(record),
+        State::Completed { .. } | State::Failed { .. } => Step::Refused(Some(record)),
+    })
 }
 
 /// The record becomes absent, when it is in one of the states that `from` names.
 #[must_use]
 pub fn release(current: Option<Record>, guard: Guard, from: ReleaseFrom, now: Timestamp) -> Step {
-    match held(current, guard, now) {
-        Ok(record) => {
-            let allowed = match record.state.kind() {
-                StateKind::InFlight => from == ReleaseFrom::Claim,
-                StateKind::InDoubt => from != ReleaseFrom::Finished,
-                StateKind::Completed | StateKind::Failed => from == ReleaseFrom::Finished,
-            };
-            if allowed { Step::Remove } else { Step::Refused(Some(record)) }
-        }
-        Err(refused) => refused,
-    }
+    when_held(current, guard, now, |record| {
+        let allowed = match record.state.kind() {
+            StateKind::InFlight => from == ReleaseFrom::Claim,
+            StateKind::InDoubt => from != ReleaseFrom::Finished,
+            StateKind::Completed | StateKind::Failed => from == ReleaseFrom::Finished,
+        };
+        if allowed { Step::Remove } else { Step::Refused(Some(record)) }
+    })
 }
 
-fn held(current: Option<Record>, guard: Guard, now: Timestamp) -> Result<Record, Step> {
+/// The fence: only the holder of the record's guard takes a step.
+fn when_held(
+    current: Option<Record>,
+    guard: Guard,
+    now: Timestamp,
+    step: impl FnOnce(Record) -> Step,
+) -> Step {
     match current.and_then(|record| record.at(now)) {
-        Some(record) if record.guard == guard => Ok(record),
-        other => Err(Step::Refused(other)),
+        Some(record) if record.guard == guard => step(record),
+        other => Step::Refused(other),
     }
 }
 

@@ -29,6 +29,7 @@ fn is_leaf(manifest: &Manifest) -> bool {
     manifest.name == "semel-cli"
         || manifest.path.starts_with("examples/")
         || manifest.path.starts_with("xtask/")
+        || manifest.path.starts_with("bench/")
 }
 
 pub(super) fn point_towards_the_heart(tree: &Tree) -> Vec<Finding> {

@@ -25,7 +25,7 @@ use crate::hooks::{HookUrl, Parts};
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
     /// Matched whole, or as a prefix when it ends in `*`.
-    pub path: Option<String>,
+    pub path: Option<Spanned<String>>,
     /// Covered methods; an empty list covers nothing.
     pub methods: Option<Spanned<Vec<Parsed<Method>>>>,
     /// The profile to start from.
@@ -51,7 +51,7 @@ pub struct RouteConfig {
     /// How long a claim is believed alive.
     pub lease: Option<Spanned<Human>>,
     /// How long a lease is renewed.
-    pub max_execution: Option<Human>,
+    pub max_execution: Option<Spanned<Human>>,
     /// How long outcomes are kept.
     pub retention: Option<Spanned<Human>>,
     /// How long doubts are kept.
@@ -250,6 +250,11 @@ impl RouteConfig {
                 "a lease is at least 1 second; it is renewed for as long as the effect runs",
             );
         }
+        if let Some(max_execution) = &self.max_execution
+            && max_execution.get_ref().0 < Duration::from_secs(1)
+        {
+            refuse(max_execution.span().start, "max_execution is at least 1 second");
+        }
         if let Some(max_bytes) = &self.response_max_bytes
             && *max_bytes.get_ref() > RESPONSE_MAX_BYTES
         {
@@ -287,6 +292,12 @@ impl RouteConfig {
         self.path.is_none().then(|| Refused { at, what: "a [[routes]] entry has no `path`".to_owned() })
     }
 
+    /// The defaults are for every path.
+    pub(super) fn pathful(&self) -> Option<Refused> {
+        let what = "`path` belongs into a [[routes]] entry; the defaults are for every path".to_owned();
+        self.path.as_ref().map(|path| Refused { at: path.span().start, what })
+    }
+
     /// These settings over those of `route`.
     pub(super) fn over(&self, mut route: Route, parts: &mut Parts) -> Route {
         let mut policy = (*route.policy).clone();
@@ -294,7 +305,7 @@ impl RouteConfig {
         set(&mut policy.on_doubt, self.on_doubt.as_ref().map(|name| (*name.get_ref()).into()));
         set(&mut policy.on_mismatch, self.on_mismatch.map(Into::into));
         set(&mut policy.lease, self.lease.as_ref().map(|lease| lease.get_ref().0));
-        set(&mut policy.max_execution, self.max_execution.map(|time| time.0));
+        set(&mut policy.max_execution, self.max_execution.as_ref().map(|time| time.get_ref().0));
         set(&mut policy.retention, self.retention.as_ref().map(|time| time.get_ref().0));
         set(&mut policy.doubt_retention, self.doubt_retention.map(|time| time.0));
         set(&mut policy.wait_timeout, self.wait_timeout.map(|time| time.0));

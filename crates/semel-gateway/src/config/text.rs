@@ -10,6 +10,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 use super::ProfileName;
 
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
 /// A duration such as `"10s"`, `"500ms"` or `"24h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Human(pub Duration);
@@ -17,11 +19,15 @@ pub struct Human(pub Duration);
 impl<'de> Deserialize<'de> for Human {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(|error| {
+        let duration = humantime::parse_duration(&text).map_err(|error| {
             D::Error::custom(format!(
                 "`{text}` is not a duration ({error}); write \"500ms\", \"10s\" or \"24h\""
             ))
-        })
+        })?;
+        if duration > LONGEST {
+            return Err(D::Error::custom(format!("`{text}` is longer than 10 years")));
+        }
+        Ok(Self(duration))
     }
 }
 

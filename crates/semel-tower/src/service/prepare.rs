@@ -10,13 +10,15 @@ use http_body::Body as HttpBody;
 use semel::fingerprint::{self, Fingerprint};
 use semel::{Ask, Code, Key, Policy};
 
+use crate::body::Body;
 use crate::capture::{self, Captured};
 use crate::problem::Problem;
 use crate::route::{KeySource, Missing, Route};
 
+#[expect(clippy::large_enum_variant, reason = "the common request passes and is not worth an allocation")]
 pub(super) enum Prepared<Q> {
     /// No key, and the route lets it pass.
-    Pass(Request<Q>),
+    Pass(Request<Body<Q>>),
     /// Refused, under the key if it could be read.
     Refused(Problem, Option<Key>),
     Ready(Box<Ready>),
@@ -47,7 +49,7 @@ where
     let in_body = matches!(route.key, KeySource::Body(_));
     if key.is_none() && !in_body {
         match route.missing {
-            Missing::Pass => return Prepared::Pass(request),
+            Missing::Pass => return Prepared::Pass(request.map(Body::stream)),
             Missing::Require => return Prepared::Refused(missing(route), None),
             Missing::Generate | Missing::Derive => {}
         }
@@ -79,12 +81,17 @@ where
     let mut policy = Arc::clone(&route.policy);
     let key = match (key, route.missing) {
         (Some(key), _) => key,
+        (None, Missing::Pass) => {
+            let body = Body::Whole { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers };
+            return Prepared::Pass(Request::from_parts(parts, body));
+        }
         (None, Missing::Generate) => Key::generated(fingerprint.payload),
         (None, Missing::Derive) => {
-            policy = Arc::new(Policy { retention: route.derive_window, ..(*policy).clone() });
+            let (retention, doubt_retention) = (route.derive_window, route.derive_window);
+            policy = Arc::new(Policy { retention, doubt_retention, ..(*policy).clone() });
             Key::derived(&tenant, fingerprint.target, fingerprint.payload)
         }
-        (None, Missing::Pass | Missing::Require) => return Prepared::Refused(missing(route), None),
+        (None, Missing::Require) => return Prepared::Refused(missing(route), None),
     };
     let ask = Ask::new(tenant, route.operation.clone(), key, fingerprint, policy);
     Prepared::Ready(Box::new(Ready { ask, parts, bytes, trailers }))

@@ -11,7 +11,7 @@ use http_body::Body as HttpBody;
 use semel::policy::OnDoubt;
 use semel::record::DoubtCause;
 use semel::wire::{self, Status};
-use semel::{Begun, Claim, Code, Completion, Key, Outcome};
+use semel::{Begun, Claim, Code, Completion, Outcome};
 use tower::Service;
 
 use super::prepare::Ready;
@@ -41,7 +41,7 @@ impl Call {
         let answer = match inner.call(request).await {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!(%error, key = claim.id().key().as_str(), "the effect gave no answer");
+                tracing::warn!(%error, record = %claim.id().digest(), "the effect gave no answer");
                 return self.no_answer(claim).await;
             }
         };
@@ -105,7 +105,7 @@ impl Call {
             KeySource::Header(name) => name.clone(),
             KeySource::Body(_) => HeaderName::from_static(wire::KEY),
         };
-        if let Some(value) = header_form(ask.id.key()) {
+        if let Some(value) = replay::key_value(ask.id.key()) {
             parts.headers.insert(name, value);
         }
         if let Some(claim) = claim {
@@ -162,7 +162,7 @@ impl Call {
             }
             Captured::Large(body) | Captured::Late(body) => (store(None, None), body),
             Captured::Broken(error) => {
-                tracing::warn!(%error, key = claim.id().key().as_str(), "the answer broke off");
+                tracing::warn!(%error, record = %claim.id().digest(), "the answer broke off");
                 return self.no_answer(claim).await;
             }
         };
@@ -183,7 +183,7 @@ impl Call {
                 let expires_at = replay::expires_at(&record, &self.route);
                 self.fresh(answer, Status::Executed, expires_at, &record.id, generation)
             }
-            Completion::Superseded(Some(record)) if record.outcome().is_some() => {
+            Completion::Superseded(Some(record)) if record.outcome().is_some() && same(&ask, &record) => {
                 self.replay_allowed(&record)
             }
             Completion::Superseded(_) => match self.engine.begin(ask.clone()).await {
@@ -191,7 +191,7 @@ impl Call {
                 _ => self.fresh(answer, Status::Unrecorded, None, &ask.id, generation),
             },
             Completion::Unrecorded(reason) => {
-                tracing::error!(reason, key = ask.id.key().as_str(), "the outcome could not be stored");
+                tracing::error!(reason, record = %ask.id.digest(), "the outcome could not be stored");
                 self.fresh(answer, Status::Unrecorded, None, &ask.id, generation)
             }
         }
@@ -246,12 +246,7 @@ impl Call {
     }
 }
 
-/// The raw form, or the quoted one where the raw form would be read as something else.
-fn header_form(key: &Key) -> Option<HeaderValue> {
-    let text = key.as_str();
-    if text.starts_with('"') || text.trim() != text {
-        let quoted = format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-        return HeaderValue::try_from(quoted).ok();
-    }
-    HeaderValue::from_str(text).ok()
+/// Whether a record that took the place of this request's claim was claimed by the same request.
+fn same(ask: &semel::Ask, record: &semel::Record) -> bool {
+    ask.fingerprint.difference(&record.fingerprint, ask.policy.on_mismatch).is_none()
 }

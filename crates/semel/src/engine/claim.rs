@@ -54,7 +54,7 @@ pub enum Completion {
 impl Claim {
     pub(super) fn new(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, policy: Arc<Policy>) -> Self {
         inner.count_claim(record.id.tenant());
-        let renewal = renew_while_held(Arc::clone(&inner), record.id.clone(), record.guard, policy.lease);
+        let renewal = renew_while_held(Arc::clone(&inner), Arc::clone(&flight), record, policy.lease);
         Self {
             inner,
             flight,
@@ -62,7 +62,8 @@ impl Claim {
             guard: record.guard,
             generation: record.generation,
             policy,
-            started: AtomicBool::new(false),
+            // An earlier attempt may have taken effect: giving this one up does not undo that.
+            started: AtomicBool::new(record.generation > 1),
             renewal,
             settled: false,
             orphan: false,
@@ -109,21 +110,26 @@ impl Claim {
     async fn end(mut self, ending: Ending) -> Completion {
         self.start();
         let retention = self.policy.retention;
+        let (Ending::Completed(brought) | Ending::Failed(brought)) = &ending;
+        let brought = brought.clone();
         let args = CompleteArgs { id: self.id.clone(), guard: self.guard, ending, retention };
         let written = self
             .insist("complete", self.policy.complete_timeout, |inner| inner.store.complete(args.clone()))
             .await;
         self.settled = true;
         match written {
-            Ok(Written::Done(record)) => {
+            // An operator who resolved the doubt meanwhile wrote under this very guard, and was first.
+            Ok(Written::Done(Some(record))) if record.outcome() == Some(&brought) => {
                 self.tell(Event::Completed { id: &self.id });
-                Completion::Stored(
-                    self.land(record).unwrap_or_else(|| unreachable!("what was stored stands")),
-                )
+                let record = Arc::new(record);
+                land(&self.inner, &self.flight, Some(Arc::clone(&record)));
+                Completion::Stored(record)
             }
-            Ok(Written::Refused(standing)) => {
+            Ok(Written::Done(standing) | Written::Refused(standing)) => {
                 self.tell(Event::Superseded { id: &self.id });
-                Completion::Superseded(self.land(standing))
+                let standing = standing.map(Arc::new);
+                land(&self.inner, &self.flight, standing.clone());
+                Completion::Superseded(standing)
             }
             Err(error) => {
                 self.tell(Event::Unrecorded { id: &self.id });
@@ -134,8 +140,11 @@ impl Claim {
     }
 
     /// Gives the claim back: the effect certainly did not happen, and the same key may run again. When the store
-    /// cannot be told, the record ends in doubt.
+    /// cannot be told, or an earlier attempt left a doubt that this claim took over, the record ends in doubt.
     pub async fn release(mut self) {
+        if self.generation > 1 {
+            return self.doubt(DoubtCause::NoAnswer).await;
+        }
         let args = ReleaseArgs { id: self.id.clone(), guard: self.guard, from: ReleaseFrom::Claim };
         let written = self
             .insist("release", self.policy.complete_timeout, |inner| inner.store.release(args.clone()))
@@ -146,9 +155,7 @@ impl Claim {
                 self.tell(Event::Released { id: &self.id });
                 self.inner.flights.vacate(&self.flight);
             }
-            Ok(Written::Refused(standing)) => {
-                self.land(standing);
-            }
+            Ok(Written::Refused(standing)) => land(&self.inner, &self.flight, standing.map(Arc::new)),
             Err(_) => self.inner.flights.end(&self.flight, Phase::Unknown),
         }
     }
@@ -162,23 +169,9 @@ impl Claim {
         self.tell(Event::Doubted { id: &self.id, cause });
         match written {
             Ok(Written::Done(standing) | Written::Refused(standing)) => {
-                self.land(standing);
+                land(&self.inner, &self.flight, standing.map(Arc::new));
             }
             Err(_) => self.inner.flights.end(&self.flight, Phase::Unknown),
-        }
-    }
-
-    /// Ends the flight with what stands in the store now.
-    fn land(&self, standing: Option<Record>) -> Option<Arc<Record>> {
-        match standing.map(Arc::new) {
-            Some(record) if record.state.kind() != StateKind::InFlight => {
-                self.inner.flights.end(&self.flight, Phase::Over(Arc::clone(&record)));
-                Some(record)
-            }
-            absent_or_claimed_elsewhere => {
-                self.inner.flights.vacate(&self.flight);
-                absent_or_claimed_elsewhere
-            }
         }
     }
 
@@ -192,7 +185,7 @@ impl Claim {
     where
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
-        let deadline = Instant::now() + timeout;
+        let deadline = super::deadline(timeout);
         let mut tries = 0;
         loop {
             let answer = tokio::time::timeout_at(deadline, self.inner.timed(method, call(&self.inner))).await;
@@ -255,18 +248,30 @@ impl Drop for Claim {
     }
 }
 
+/// Ends a flight with what stands in the store now.
+fn land(inner: &Inner, flight: &Arc<Flight>, standing: Option<Arc<Record>>) {
+    match standing {
+        Some(record) if record.state.kind() != StateKind::InFlight => {
+            inner.flights.end(flight, Phase::Over(record));
+        }
+        _ => inner.flights.vacate(flight),
+    }
+}
+
 /// Renews at a third of the lease until aborted, refused, or past the longest execution. A renewal that fails for
-/// a passing reason is tried again at the next third; only the store's refusal means that the lease is gone.
-fn renew_while_held(inner: Arc<Inner>, id: RecordId, guard: Guard, lease: Duration) -> AbortHandle {
+/// a passing reason is tried again at the next third; only the store's refusal means that the lease is gone, and
+/// then duplicates are told what stands instead of waiting for this claim.
+fn renew_while_held(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, lease: Duration) -> AbortHandle {
+    let (id, guard) = (record.id.clone(), record.guard);
     let renewing = tokio::spawn(async move {
         loop {
             tokio::time::sleep(lease / 3).await;
             let args = RenewArgs { id: id.clone(), guard, lease };
             match inner.timed("renew", inner.store.renew(args)).await {
                 Ok(Written::Done(_)) => {}
-                Ok(Written::Refused(_)) => {
+                Ok(Written::Refused(standing)) => {
                     inner.tell(Event::RenewFailed { id: &id });
-                    return;
+                    return land(&inner, &flight, standing.map(Arc::new));
                 }
                 Err(_) => inner.tell(Event::RenewFailed { id: &id }),
             }

@@ -200,9 +200,8 @@ pub(super) fn watch_elsewhere(inner: Arc<Inner>, flight: Arc<Flight>, record: Re
                 }
                 Ok(Some(record)) => return inner.flights.end(&flight, Phase::Over(Arc::new(record))),
                 Ok(None) => return inner.flights.vacate(&flight),
-                Err(error) => {
-                    return inner.flights.end(&flight, Phase::Unreadable(super::error_chain(&error)));
-                }
+                // One read that fails says nothing of the record: the waiters have deadlines of their own.
+                Err(_) => tokio::time::sleep(POLL_EVERY).await,
             }
         }
     });

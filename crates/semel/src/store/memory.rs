@@ -109,13 +109,13 @@ impl Store for MemoryStore {
         let now = self.clock.now();
         let mut shelf = self.shelf();
         let claimed =
-            shelf.find(&args.id).and_then(|current| match record::claim(current, &args, shelf.last, now) {
+            shelf.find(&args.id).map(|current| match record::claim(current, &args, shelf.last, now) {
                 Step::Write(record) => {
                     shelf.put(record.clone());
-                    Ok(Claimed::Won(record))
+                    Claimed::Won(record)
                 }
-                Step::Already(record) => Ok(Claimed::Won(record)),
-                Step::Refused(Some(record)) => Ok(Claimed::Standing(record)),
+                Step::Already(record) => Claimed::Won(record),
+                Step::Refused(Some(record)) => Claimed::Standing(record),
                 Step::Refused(None) | Step::Remove => unreachable!("a claim of an absent record is won"),
             });
         ready(claimed)
