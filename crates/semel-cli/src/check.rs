@@ -52,13 +52,7 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
         listen: config.listen.to_string(),
         store: url.to_string(),
         durability: durability.as_str(),
-        kept: match durability {
-            Durability::None => {
-                "WARNING: all records are forgotten when the gateway ends; retries then run again"
-            }
-            Durability::Process => "an acknowledged outcome survives kill -9, NOT a power cut",
-            Durability::Power => "an acknowledged outcome survives kill -9 and a power cut",
-        },
+        kept: kept(durability),
         routes,
     };
     if args.json {

@@ -171,7 +171,7 @@ fn behind(config: &Config, url: &StoreUrl, engine: &Engine) -> String {
 fn warnings(config: &Config, url: &StoreUrl) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     if *url == StoreUrl::Memory {
-        warnings.push(format!("store {url}: {}", check::kept(Durability::None)));
+        warnings.push(format!("memory store: {}", check::kept(Durability::None)));
     }
     for promise in config.promises().map_err(|error| Failure::caused(Exit::Usage, &error))? {
         warnings.extend(promise.warnings.iter().map(|warning| format!("route {}: {warning}", promise.path)));
@@ -194,13 +194,14 @@ impl Decisions for Tally {
             (true, Some(_)) => Coverage::Keyed,
         };
         self.metrics.request(decided.status, coverage);
+        let duration_ms = u64::try_from(decided.took.as_millis()).unwrap_or(u64::MAX);
         let Some(status) = decided.status else {
             tracing::debug!(
                 decision = "passed",
                 method = %decided.method,
                 path = decided.path,
                 http_status = decided.http_status,
-                duration_ms = decided.took.as_millis(),
+                duration_ms,
             );
             return;
         };
@@ -216,7 +217,7 @@ impl Decisions for Tally {
             method = %decided.method,
             path = decided.path,
             http_status = decided.http_status,
-            duration_ms = decided.took.as_millis(),
+            duration_ms,
         );
     }
 }

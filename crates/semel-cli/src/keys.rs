@@ -226,7 +226,7 @@ impl Desk {
         while left > 0 {
             ask.limit = Some(left.min(PAGE_RECORDS));
             let page = self.client.list(&ask).await.map_err(|error| self.refused(error))?;
-            left -= page.records.len();
+            left = left.saturating_sub(page.records.len());
             if self.json {
                 page.records.iter().try_for_each(print_line)?;
             } else {
@@ -288,7 +288,7 @@ impl Desk {
             None => PurgeAsk::Finished(FinishedAsk { tenant, operation, cursor: None }),
         };
         let live = io::stderr().is_terminal();
-        let mut removed = 0;
+        let (mut removed, mut told) = (0, false);
         loop {
             let batch = self.client.purge(&ask).await.map_err(|error| self.refused(error))?;
             removed += batch.removed;
@@ -300,9 +300,10 @@ impl Desk {
             }
             if live {
                 anstream::eprint!("\r{removed} records removed so far");
+                told = true;
             }
         }
-        if live && removed > PAGE_RECORDS {
+        if told {
             anstream::eprintln!();
         }
         let said = format!("{removed} {} removed", if removed == 1 { "record" } else { "records" });

@@ -32,7 +32,7 @@ impl LogArgs {
         let to_stderr = fmt::layer().with_writer(io::stderr);
         let lines = match self.log_format {
             LogFormat::Text => to_stderr.with_ansi(io::stderr().is_terminal()).boxed(),
-            LogFormat::Json => to_stderr.json().flatten_event(true).boxed(),
+            LogFormat::Json => to_stderr.json().flatten_event(true).with_span_list(false).boxed(),
         };
         tracing_subscriber::registry().with(lines.with_filter(self.log)).init();
     }

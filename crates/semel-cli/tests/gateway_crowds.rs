@@ -25,7 +25,12 @@ struct Closed {
 }
 
 /// Sends `begin` at once and then a byte of `rest` each second, until the gateway closes.
-async fn trickle(gateway: std::net::SocketAddr, begin: Vec<u8>, rest: &'static [u8], stop: Arc<AtomicBool>) -> Closed {
+async fn trickle(
+    gateway: std::net::SocketAddr,
+    begin: Vec<u8>,
+    rest: &'static [u8],
+    stop: Arc<AtomicBool>,
+) -> Closed {
     let mut raw = Raw::open(gateway).await;
     let began = Instant::now();
     let mut said = Vec::new();
@@ -60,17 +65,23 @@ async fn heads_that_never_end_harm_nobody_and_are_closed_in_time() {
     let gateway = Gateway::start_with(SEMEL, &upstream.url(), CONFIG).await;
     let stop = Arc::new(AtomicBool::new(false));
     // Nothing, half a method, half of HTTP/2's first line, and a head without its end.
-    let begins: [&[u8]; 4] = [b"", b"PO", b"PRI * HTTP/2.0\r\n", b"POST /charges HTTP/1.1\r\nHost: api\r\nX-Slow: "];
+    let begins: [&[u8]; 4] =
+        [b"", b"PO", b"PRI * HTTP/2.0\r\n", b"POST /charges HTTP/1.1\r\nHost: api\r\nX-Slow: "];
     let slow: Vec<_> = (0..200)
         .map(|n| tokio::spawn(trickle(gateway.addr(), begins[n % 4].to_vec(), b"a", Arc::clone(&stop))))
         .collect();
     good_requests(&gateway, &upstream, "slow-heads").await;
     for (n, slow) in slow.into_iter().enumerate() {
         let closed = tokio::time::timeout(HEADER_TIMEOUT + SLACK, slow).await;
-        let closed = closed.unwrap_or_else(|_| panic!("{:?} was not closed", begins[n % 4].escape_ascii().to_string()));
+        let closed = closed
+            .unwrap_or_else(|_| panic!("{:?} was not closed", begins[n % 4].escape_ascii().to_string()));
         let closed = closed.expect("no panic in a slow client");
         assert!(closed.after <= HEADER_TIMEOUT + SLACK, "{closed:?}");
-        assert!(closed.said.is_empty() || closed.said.starts_with(b"HTTP/1.1 4"), "{}", closed.said.escape_ascii());
+        assert!(
+            closed.said.is_empty() || closed.said.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            closed.said.escape_ascii()
+        );
     }
     assert_eq!(upstream.ledger().total(), 500);
 }

@@ -69,7 +69,9 @@ async fn keys_that_cannot_be_read_are_refused_before_anything_runs() {
         assert_eq!(status, 400, "{}: {problem}", header.escape_ascii());
         assert_problem(&problem, 400, "key-invalid", "never");
     }
-    for twice in ["Idempotency-Key: a\r\nIdempotency-Key: a\r\n", "Idempotency-Key: a\r\nidempotency-key: b\r\n"] {
+    for twice in
+        ["Idempotency-Key: a\r\nIdempotency-Key: a\r\n", "Idempotency-Key: a\r\nidempotency-key: b\r\n"]
+    {
         let head = format!("POST /charges HTTP/1.1\r\n{twice}");
         let (status, problem) = raw(&gateway, head.as_bytes(), "{}").await;
         assert_eq!(status, 400, "{twice}");
@@ -202,7 +204,8 @@ async fn a_duplicate_is_told_to_wait_where_the_route_says_so() {
         assert_eq!((duplicate.status, duplicate.standing()), (409, Some("in-progress")), "{duplicate:?}");
         assert_eq!(duplicate.problem().as_deref(), Some("in-progress"));
         assert_eq!(duplicate.json()["resend"], "after");
-        let retry_after: u64 = duplicate.header("retry-after").and_then(|text| text.parse().ok()).expect("a time");
+        let retry_after: u64 =
+            duplicate.header("retry-after").and_then(|text| text.parse().ok()).expect("a time");
         assert!((1..=5).contains(&retry_after), "{retry_after}");
         gate.add_permits(1);
         let first = first.await.expect("the first caller is answered");

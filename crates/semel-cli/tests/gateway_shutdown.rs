@@ -60,7 +60,8 @@ async fn sigterm_answers_everybody_in_flight_and_a_restart_replays() {
     let mut executed = vec![None; KEYS];
     let mut replays = Vec::new();
     for (n, caller) in callers {
-        let answer = caller.await.expect("no panic").unwrap_or_else(|why| panic!("a caller of {n} was lost: {why}"));
+        let answer =
+            caller.await.expect("no panic").unwrap_or_else(|why| panic!("a caller of {n} was lost: {why}"));
         assert_eq!(answer.status, 201, "{answer:?}");
         if answer.standing() == Some("executed") {
             assert!(executed[n].replace(answer).is_none(), "{n} ran twice");
@@ -135,20 +136,33 @@ async fn connections_without_a_request_do_not_delay_the_end() {
     let upstream = Upstream::charging();
     let mut gateway = Gateway::start(SEMEL, &upstream.url()).await;
     let mut idle = Vec::new();
-    for begin in [&b""[..], b"P", b"POST /charges HTTP/1.1\r\nHost", b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"] {
+    for begin in [&b""[..], b"P", b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"] {
         let mut raw = Raw::open(gateway.addr()).await;
         assert!(raw.write(begin).await);
         idle.push(raw);
     }
-    let answer = idle[3].read_some(Duration::from_secs(20)).await.expect("an answer");
+    let answer = idle[2].read_some(Duration::from_secs(20)).await.expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 201"), "{}", answer.escape_ascii());
-    let addr = gateway.addr();
-    eventually("the gateway to have read what was sent", || has_read_everything(addr)).await;
+    assert_ends_soon(&mut gateway).await;
+}
+
+async fn assert_ends_soon(gateway: &mut Gateway) {
     gateway.terminate();
     let ended = gateway.wait().await;
-    println!("ended in {:?} with idle connections", ended.took);
+    println!("ended in {:?}", ended.took);
     assert_eq!(ended.status.code(), Some(0));
     assert!(ended.took < Duration::from_secs(5), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_delays_the_end_for_the_header_timeout_at_most() {
+    let upstream = Upstream::charging();
+    let mut gateway = Gateway::start_with(SEMEL, &upstream.url(), "[timeouts]\nheader = \"1s\"\n").await;
+    let mut raw = Raw::open(gateway.addr()).await;
+    assert!(raw.write(b"POST /charges HTTP/1.1\r\nHost").await);
+    let addr = gateway.addr();
+    eventually("the gateway to have read what was sent", || has_read_everything(addr)).await;
+    assert_ends_soon(&mut gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +215,9 @@ async fn operators_reach_the_records_with_and_without_a_running_gateway() {
     assert_eq!(gateway.keys(&["purge", "key-1"]).await.code, Some(0));
     gateway.start_again().await;
     let by_hand = call(2).answer(gateway.addr()).await;
-    assert_eq!((by_hand.status, by_hand.standing(), &by_hand.body[..]), (200, Some("replayed"), &b"by hand"[..]));
+    assert_eq!(
+        (by_hand.status, by_hand.standing(), &by_hand.body[..]),
+        (200, Some("replayed"), &b"by hand"[..])
+    );
     assert_eq!(upstream.ledger().total(), 2);
 }

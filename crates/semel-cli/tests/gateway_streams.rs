@@ -43,7 +43,11 @@ async fn warm(gateway: &Gateway) -> u64 {
 #[track_caller]
 fn assert_flat(gateway: &Gateway, before_bytes: u64, what: &str) {
     let growth_bytes = gateway.resident_peak_bytes().saturating_sub(before_bytes);
-    println!("{what}: resident {} KiB before, grew by {} KiB at most", before_bytes / 1024, growth_bytes / 1024);
+    println!(
+        "{what}: resident {} KiB before, grew by {} KiB at most",
+        before_bytes / 1024,
+        growth_bytes / 1024
+    );
     assert!(growth_bytes < GROWTH_MAX_BYTES, "{growth_bytes}");
 }
 
@@ -118,7 +122,7 @@ async fn it_starts_quickly_and_idles_in_little_memory() {
         resident_bytes / 1024
     );
     assert!(first_bytes.max(resident_bytes) < 25 * MIB);
-    // 100 ms is for a release build on a machine of its own; this says that a start does no work by the second.
-    let limit = if cfg!(debug_assertions) { Duration::from_secs(2) } else { Duration::from_millis(100) };
+    // The promise is 100 ms of a release build; a debug build beside other work may take longer.
+    let limit = if cfg!(debug_assertions) { Duration::from_secs(1) } else { Duration::from_millis(100) };
     assert!(quickest < limit, "{quickest:?}");
 }

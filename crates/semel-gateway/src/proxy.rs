@@ -187,19 +187,32 @@ impl Door {
         self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        drain: watch::Receiver<bool>,
+        mut drain: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
         stream.set_nodelay(true)?;
         let Some(TlsAcceptorOf(acceptor)) = self.tls.clone() else {
-            let http2 = tokio::time::timeout(self.header_timeout, speaks_http2(&stream)).await??;
+            let http2 = self.opened(speaks_http2(&stream), &mut drain).await?;
             let peer = Peer { address, secure: false, subject: None };
             return self.speak(stream, http2, peer, drain).await;
         };
-        let stream = tokio::time::timeout(self.header_timeout, acceptor.accept(stream)).await??;
+        let stream = self.opened(acceptor.accept(stream), &mut drain).await?;
         let (_, session) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(b"h2");
         let subject = tls::subject(session.peer_certificates());
         self.speak(stream, http2, Peer { address, secure: true, subject }, drain).await
+    }
+
+    /// What comes before the first request: bounded in time, and ended with nothing lost when the drain begins.
+    async fn opened<T>(
+        &self,
+        opening: impl Future<Output = io::Result<T>>,
+        drain: &mut watch::Receiver<bool>,
+    ) -> Result<T, ServeError> {
+        tokio::select! {
+            biased;
+            opened = tokio::time::timeout(self.header_timeout, opening) => Ok(opened??),
+            _ = drain.wait_for(|begun| *begun) => Err("it had sent nothing when the drain began".into()),
+        }
     }
 
     async fn speak(
@@ -238,7 +251,10 @@ impl Door {
     async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer<Body<Incoming>> {
         if let Err(detail) = refuse_ambiguous(&mut request) {
             tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
-            return Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
+            let mut refusal = Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
+            // Where this request ends is what is not certain: what follows it is not looked at.
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return refusal;
         }
         leave_connection(&mut request);
         let id = request_id(&mut request);
@@ -307,8 +323,10 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
     };
     match (host, named) {
         (Some(host), named) => {
-            let host: Authority = Authority::try_from(host.as_bytes())
-                .map_err(|_| "The Host header is not a host. Nothing was sent on.")?;
+            let host = Authority::try_from(host.as_bytes())
+                .ok()
+                .filter(|host| !host.as_str().contains('@'))
+                .ok_or("The Host header is not a host. Nothing was sent on.")?;
             if named.is_some_and(|named| !same_authority(&named, &host)) {
                 return Err(
                     "The request's target and its Host header name different hosts. Nothing was sent on.",
@@ -334,6 +352,7 @@ fn leave_connection(request: &mut Request<Incoming>) {
         .headers()
         .get(header::UPGRADE)
         .filter(|_| request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some())
+        .filter(|protocol| !carries_requests(protocol))
         .cloned();
     let headers = request.headers_mut();
     replay::strip_hop_by_hop(headers);
@@ -344,6 +363,15 @@ fn leave_connection(request: &mut Request<Incoming>) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
     }
+}
+
+/// Whether an upgrade would be to a protocol whose requests then pass the gateway by.
+fn carries_requests(protocols: &HeaderValue) -> bool {
+    let protocols = protocols.as_bytes().to_ascii_lowercase();
+    protocols
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|protocol| [&b"h2"[..], b"http/", b"tls/"].iter().any(|name| protocol.starts_with(name)))
 }
 
 fn same_authority(one: &Authority, two: &Authority) -> bool {

@@ -157,6 +157,8 @@ fn received(mut answer: Response<Incoming>, upgrading: Option<hyper::upgrade::On
     } else {
         replay::strip_hop_by_hop(answer.headers_mut());
     }
+    // The client is answered in its own version: HTTP/1.0 would cost it its connection.
+    *answer.version_mut() = Version::HTTP_11;
     answer.map(Body::stream)
 }
 
@@ -181,6 +183,11 @@ fn not_received(error: &Error) -> Answer {
                       with the same key.";
         return failed(Code::UpstreamUnreachable, detail, EffectReport::NotRun);
     }
+    if source(error).is_some_and(hyper::Error::is_user) {
+        let detail = "The request's body broke off or is malformed, and it was not sent on whole. What was sent of \
+                      it may have taken effect.";
+        return failed(Code::BadRequest, detail, EffectReport::Unknown);
+    }
     let detail = "The request was sent and no answer came back: it may have taken effect. It will not be run again \
                   by itself; sending again with the same key is harmless.";
     failed(Code::UpstreamFailed, detail, EffectReport::Unknown)
@@ -193,8 +200,11 @@ fn nothing_was_sent(error: &Error) -> bool {
     }
     let http2 =
         error.connect_info().is_some_and(hyper_util::client::legacy::connect::Connected::is_negotiated_h2);
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<hyper::Error>());
-    !http2 && source.is_some_and(hyper::Error::is_canceled)
+    !http2 && source(error).is_some_and(hyper::Error::is_canceled)
+}
+
+fn source(error: &Error) -> Option<&hyper::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 fn failed(code: Code, detail: &str, report: EffectReport) -> Answer {

@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::repeat::Repeat;
@@ -187,8 +187,16 @@ impl Answer {
 /// Headers that may differ between a first answer and its replays.
 #[must_use]
 pub fn is_own_of_each(name: &str) -> bool {
-    ["date", "idempotency-status", "idempotency-replayed", "cache-control", "x-request-id", "set-cookie"]
-        .contains(&name.to_ascii_lowercase().as_str())
+    const OWN: [&str; 7] = [
+        "cache-control",
+        "connection",
+        "date",
+        "idempotency-replayed",
+        "idempotency-status",
+        "set-cookie",
+        "x-request-id",
+    ];
+    OWN.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// A connection that is kept alive.
@@ -196,19 +204,15 @@ pub fn is_own_of_each(name: &str) -> bool {
 pub struct Connection {
     sender: Sender,
     authority: String,
-    driver: AbortHandle,
+    /// Ended with the connection.
+    #[expect(dead_code, reason = "dropping it ends them")]
+    driver: Option<JoinSet<()>>,
 }
 
 #[derive(Debug)]
 enum Sender {
     Http1(http1::SendRequest<Repeat>),
     Http2(http2::SendRequest<Repeat>),
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl Connection {
@@ -248,9 +252,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // How the connection ended is told by the request that it carried.
-        let driver = tokio::spawn(async move { driver.await.unwrap_or_default() }).abort_handle();
-        Ok(Self { sender: Sender::Http1(sender), authority, driver })
+        Ok(Self { sender: Sender::Http1(sender), authority, driver: Some(drive(driver)) })
     }
 
     async fn http2<S>(stream: S, authority: String) -> Result<Self, NoAnswer>
@@ -259,8 +261,18 @@ impl Connection {
     {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, driver) = handshake.await.map_err(broken)?;
-        let driver = tokio::spawn(async move { driver.await.unwrap_or_default() }).abort_handle();
-        Ok(Self { sender: Sender::Http2(sender), authority, driver })
+        Ok(Self { sender: Sender::Http2(sender), authority, driver: Some(drive(driver)) })
+    }
+
+    /// The same HTTP/2 connection for one more request at the same time; it lives as long as this one.
+    ///
+    /// # Panics
+    /// When it is not HTTP/2.
+    #[must_use]
+    pub fn stream(&self) -> Self {
+        let Sender::Http2(sender) = &self.sender else { panic!("HTTP/1 has one request at a time") };
+        let sender = Sender::Http2(sender.clone());
+        Self { sender, authority: self.authority.clone(), driver: None }
     }
 
     /// Whether it is HTTP/2.
@@ -298,6 +310,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// How a connection ended is told by the request that it carried.
+fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { connection.await.unwrap_or_default() });
+    tasks
 }
 
 async fn connect(addr: SocketAddr) -> Result<TcpStream, NoAnswer> {

@@ -3,7 +3,6 @@
 //! It knows the program only by its path, its flags and what it prints. Next: [`crate::upstream`].
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -245,9 +244,9 @@ impl Gateway {
         command.arg("keys").args(args).args(["--json", "--store", &self.store()]).stdin(Stdio::null());
         let ran = command.output().await.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-        let documents = serde_json::Deserializer::from_slice(&ran.stdout).into_iter().collect();
-        let documents =
-            documents.unwrap_or_else(|error: serde_json::Error| panic!("{error}; it said {said}"));
+        let documents: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_slice(&ran.stdout).into_iter().collect();
+        let documents = documents.unwrap_or_else(|error| panic!("{error}; it said {said}"));
         Keys { code: ran.status.code(), documents, said }
     }
 

@@ -9,6 +9,7 @@ mod tap;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -20,20 +21,24 @@ use crate::ledger::Ledger;
 
 pub use child::PythonProtocol;
 pub use scripted::{Arrived, Reply, Reserved};
-pub use tap::Tap;
+pub use tap::{Tap, Tapped};
 
 /// An upstream that runs until it is dropped.
 #[derive(Debug)]
 pub struct Upstream {
     addr: SocketAddr,
     ledger: Ledger,
-    answered: Answered,
+    noted: Noted,
     _running: Running,
 }
 
-/// The keys whose answer was handed to the operating system.
+/// What a scripted upstream knows of its connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<Mutex<HashSet<String>>>);
+struct Noted {
+    /// The keys whose answer was handed to the operating system.
+    answered: Arc<Mutex<HashSet<String>>>,
+    connections: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
 enum Running {
@@ -64,7 +69,19 @@ impl Upstream {
     /// with whoever asked.
     #[must_use]
     pub fn answered(&self) -> HashSet<String> {
-        self.answered.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.noted.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many those are.
+    #[must_use]
+    pub fn answered_count(&self) -> usize {
+        self.noted.answered.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How many connections a scripted upstream has accepted.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.noted.connections.load(Ordering::SeqCst)
     }
 }
 

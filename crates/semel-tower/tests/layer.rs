@@ -1,8 +1,12 @@
 //! The layer around an axum router: what each request gets, and how often the effect happened.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
+
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +15,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{Request, StatusCode, request};
+use http_body::Frame;
 use http_body_util::BodyExt;
+use semel::clock::{ManualClock, Timestamp};
+use semel::engine::Limits;
+use semel::event::Silent;
 use semel::policy::{OnDoubt, OnDuplicate};
 use semel::store::memory::MemoryStore;
 use semel::store::{
@@ -23,6 +31,7 @@ use semel_tower::route::{Authorize, HookFuture, KeySource, Missing, OnStoreDown,
 use semel_tower::tenant::TenantRule;
 use semel_tower::{EffectReport, Route, Routes, SemelLayer};
 use serde_json::Value;
+use tokio::sync::Notify;
 use tower::{Layer, ServiceExt};
 
 /// An API that knows nothing of keys: it acts, and answers from a script.
@@ -192,6 +201,25 @@ async fn cookies_and_challenges_are_given_once_and_never_replayed() {
 }
 
 #[tokio::test]
+async fn what_belongs_to_one_connection_or_one_moment_is_not_replayed() {
+    let of_the_moment = [
+        ("connection", "close, x-named"),
+        ("x-named", "1"),
+        ("keep-alive", "timeout=5"),
+        ("date", "Tue, 15 Nov 1994 08:12:31 GMT"),
+    ];
+    let mut headers = of_the_moment.to_vec();
+    headers.push(("x-kept", "1"));
+    let service = service(&Api::answers([answer(200, &headers, "ok")]), Route::default());
+    pay(&service, "k", "x").await;
+    let again = pay(&service, "k", "x").await;
+    assert_eq!((again.said(), again.header("x-kept")), ((200, "replayed"), "1"));
+    for (name, _) in of_the_moment {
+        assert_eq!(again.header(name), "", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn another_payload_path_or_query_under_one_key_is_refused() {
     let api = Api::default();
     let service = service(&api, Route::default());
@@ -221,6 +249,17 @@ async fn the_upstream_is_told_key_attempt_and_token_and_no_copies_that_a_client_
     );
     assert!(header("idempotency-token").unwrap().parse::<u64>().unwrap() > 1_000_000);
     assert_eq!(header("idempotency-replayed"), None);
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_cannot_bring_marks_that_only_semel_gives() {
+    let api = Api::default();
+    let service = service(&api, Route::default());
+    let made_up = Request::post("/pay").header("idempotency-attempt", "1").header("idempotency-token", "99");
+    assert_eq!(send(&service, made_up, "x").await.status, 201);
+    let seen = api.seen.lock().unwrap();
+    assert!(!seen[0].headers.contains_key("idempotency-attempt"));
+    assert!(!seen[0].headers.contains_key("idempotency-token"));
 }
 
 #[tokio::test]
@@ -309,6 +348,50 @@ async fn a_handler_that_panics_leaves_the_key_in_doubt() {
     let service = SemelLayer::new(Engine::new(MemoryStore::new())).layer(router);
     assert_eq!(pay(&service, "k", "x").await.said(), (502, "in-doubt"));
     assert_eq!(pay(&service, "k", "x").await.problem(), "outcome-unknown");
+}
+
+/// A body that breaks off after its first bytes.
+#[derive(Default)]
+struct Half {
+    begun: bool,
+}
+
+impl http_body::Body for Half {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let begun = std::mem::replace(&mut self.begun, true);
+        Poll::Ready(Some(match begun {
+            false => Ok(Frame::data(Bytes::from("half"))),
+            true => Err(std::io::Error::other("reset")),
+        }))
+    }
+}
+
+#[tokio::test]
+async fn an_effect_that_fails_or_breaks_off_is_in_doubt_and_held() {
+    let api = Api::answers([answer(201, &[], AxumBody::new(Half::default()))]);
+    let service = service(&api, Route::default());
+    assert_eq!(pay(&service, "k", "x").await.said(), (502, "in-doubt"));
+    assert_eq!(pay(&service, "k", "x").await.problem(), "outcome-unknown");
+    assert_eq!(api.effects(), 1);
+
+    let effects = Arc::new(AtomicUsize::new(0));
+    let counted = effects.clone();
+    let failing = tower::service_fn(move |_: Request<semel_tower::Body<AxumBody>>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Err::<Response, _>(std::io::Error::other("reset")))
+    });
+    let service = SemelLayer::new(Engine::new(MemoryStore::new())).layer(failing);
+    for status in [502, 409] {
+        let request = post("k", "x").body(AxumBody::from("x")).unwrap();
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status);
+    }
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -530,6 +613,14 @@ struct Flaky {
     inner: MemoryStore,
     claims_fail: bool,
     completions_fail: bool,
+    /// Completions are announced here and made after it was answered.
+    completions_wait: Option<Arc<Gate>>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    reached: Notify,
+    open: Notify,
 }
 
 fn down<'a, T: 'a>() -> StoreFuture<'a, T> {
@@ -547,7 +638,16 @@ impl Store for Flaky {
         self.inner.renew(args)
     }
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
-        if self.completions_fail { down() } else { self.inner.complete(args) }
+        if self.completions_fail {
+            return down();
+        }
+        Box::pin(async move {
+            if let Some(gate) = &self.completions_wait {
+                gate.reached.notify_one();
+                gate.open.notified().await;
+            }
+            self.inner.complete(args).await
+        })
     }
     fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
         self.inner.doubt(args)
@@ -571,12 +671,11 @@ impl Store for Flaky {
 
 #[tokio::test]
 async fn without_the_store_nothing_runs_unless_the_route_says_so() {
-    for (on_store_down, said, effects) in
-        [(OnStoreDown::Refuse, (503, "refused"), 0), (OnStoreDown::Run, (201, "unrecorded"), 1)]
-    {
+    let run = Route { on_store_down: OnStoreDown::Run, ..Route::default() };
+    for (route, said, effects) in [(Route::default(), (503, "refused"), 0), (run, (201, "unrecorded"), 1)] {
         let api = Api::default();
         let engine = Engine::new(Flaky { claims_fail: true, ..Flaky::default() });
-        let service = service_on(&api, Route { on_store_down, ..Route::default() }, engine);
+        let service = service_on(&api, route, engine);
         let answer = pay(&service, "k", "x").await;
         assert_eq!((answer.said(), api.effects()), (said, effects));
     }
@@ -596,4 +695,50 @@ async fn an_outcome_that_cannot_be_stored_reaches_its_caller_and_the_key_is_not_
     assert_eq!((first.said(), first.body.clone()), ((201, "unrecorded"), Bytes::from("effect 1")));
     let again = pay(&service, "k", "x").await;
     assert_eq!((again.status, api.effects()), (409, 1));
+}
+
+#[tokio::test]
+async fn the_answer_waits_until_the_outcome_is_stored() {
+    let gate = Arc::new(Gate::default());
+    let engine = Engine::new(Flaky { completions_wait: Some(gate.clone()), ..Flaky::default() });
+    let service = service_on(&Api::default(), Route::default(), engine);
+    let first = tokio::spawn(async move { pay(&service, "k", "x").await.status });
+    gate.reached.notified().await;
+    // Everything else in this one thread has had its turn many times over.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!first.is_finished());
+    gate.open.notify_one();
+    assert_eq!(first.await.unwrap(), 201);
+}
+
+#[tokio::test]
+async fn a_claim_lost_meanwhile_is_answered_with_the_winners_outcome() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000)));
+    let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let engine = || Engine::with(store.clone(), Arc::new(Silent), Limits::default());
+    let route = || {
+        let policy = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
+        Route { policy: policy.into(), ..Route::default() }
+    };
+    let (begun, thaw) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let frozen = Router::new().fallback({
+        let (begun, thaw) = (begun.clone(), thaw.clone());
+        move || async move {
+            begun.notify_one();
+            thaw.notified().await;
+            "the loser's"
+        }
+    });
+    let frozen = SemelLayer::with_routes(engine(), Routes::new(route())).layer(frozen);
+    let loser = tokio::spawn(async move { pay(&frozen, "k", "x").await });
+    begun.notified().await;
+    clock.advance(Policy::default().max_execution);
+    let api = Api::default();
+    let winner = pay(&service_on(&api, route(), engine()), "k", "x").await;
+    assert_eq!(winner.said(), (201, "executed"));
+    thaw.notify_one();
+    let loser = loser.await.unwrap();
+    assert_eq!((loser.said(), &loser.body), ((201, "replayed"), &winner.body));
 }

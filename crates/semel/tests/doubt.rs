@@ -15,13 +15,13 @@ use semel::{
 fn ask(on_doubt: OnDoubt) -> Ask {
     let fingerprint =
         Fingerprint { target: target("POST", "/pay", None), payload: payload(b"100", &PayloadParts::Raw) };
-    let key = Key::new("k").unwrap();
+    let key = Key::new("k").expect("it is a key");
     let policy = Policy { on_doubt, ..Policy::default() };
     Ask::new(Tenant::public(), Operation::http(), key, fingerprint, Arc::new(policy))
 }
 
 async fn win(engine: &Engine, on_doubt: OnDoubt) -> Claim {
-    match engine.begin(ask(on_doubt)).await.unwrap() {
+    match engine.begin(ask(on_doubt)).await.expect("the store answers") {
         Begun::Run(claim) => claim,
         other => panic!("expected the claim, got {other:?}"),
     }
@@ -31,7 +31,7 @@ async fn win(engine: &Engine, on_doubt: OnDoubt) -> Claim {
 async fn settled(engine: &Engine) -> Option<Record> {
     let id = ask(OnDoubt::Hold).id;
     loop {
-        match engine.store().get(&id).await.unwrap() {
+        match engine.store().get(&id).await.expect("the store answers") {
             Some(record) if record.state.kind() == semel::record::StateKind::InFlight => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -1,7 +1,9 @@
 //! The engine on the memory store, under tokio's paused time: who claims, who waits, who is refused.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use semel::clock::{Clock, Timestamp};
@@ -11,10 +13,13 @@ use semel::fingerprint::{PayloadParts, payload, target};
 use semel::policy::{OnDoubt, OnDuplicate, OnMismatch};
 use semel::record::{DoubtCause, StateKind};
 use semel::store::memory::MemoryStore;
-use semel::store::{ScanArgs, Store};
+use semel::store::{
+    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
+    Store, StoreError, StoreErrorKind, StoreFuture, Written,
+};
 use semel::{
     Ask, Begun, Claim, Code, Completion, EffectError, Engine, Fingerprint, Key, OnceError, Operation,
-    Outcome, Policy, Refusal, Tenant,
+    Outcome, Policy, Record, RecordId, Refusal, Tenant,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -36,6 +41,59 @@ impl Observer for StoreCalls {
         if matches!(event, Event::StoreCalled { .. }) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+}
+
+/// A store that can be cut off from those who hold claims in it.
+#[derive(Debug)]
+struct Shaky {
+    inner: Arc<MemoryStore>,
+    away: AtomicBool,
+}
+
+impl Shaky {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inner: store(), away: AtomicBool::new(false) })
+    }
+
+    fn written<'a>(&self, step: StoreFuture<'a, Written>) -> StoreFuture<'a, Written> {
+        if self.away.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::new(StoreErrorKind::Unavailable, "cut off")) });
+        }
+        step
+    }
+}
+
+impl Store for Shaky {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
+        self.inner.claim(args)
+    }
+    fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
+        self.written(Box::pin(async { self.inner.renew(args).await }))
+    }
+    fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
+        self.written(Box::pin(async { self.inner.complete(args).await }))
+    }
+    fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
+        self.written(Box::pin(async { self.inner.doubt(args).await }))
+    }
+    fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
+        self.written(Box::pin(async { self.inner.release(args).await }))
+    }
+    fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
+        self.inner.get(id)
+    }
+    fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
+        self.inner.scan(args)
+    }
+    fn purge(&self, limit: usize) -> StoreFuture<'_, usize> {
+        self.inner.purge(limit)
+    }
+    fn watch(&self, id: &RecordId, seen: Guard) -> StoreFuture<'_, ()> {
+        self.inner.watch(id, seen)
     }
 }
 
@@ -204,6 +262,25 @@ async fn release_wakes_one_waiter_which_claims_while_the_others_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_costs_the_store_one_claim_however_many_wait() {
+    let calls = Arc::new(StoreCalls::default());
+    let engine = Engine::with(store(), calls.clone(), Limits::default());
+    let claim = win(&engine, ask("k")).await;
+    let waiters: Vec<_> = (0..50)
+        .map(|_| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.begin(ask("k")).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    claim.release().await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(waiters.iter().filter(|waiter| waiter.is_finished()).count(), 1);
+    // The first claim, its release, the second claim.
+    assert_eq!((calls.0.load(Ordering::SeqCst), engine.live_claims()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn mismatch_is_told_before_in_flight_and_before_replay() {
     let engine = engine();
     let claim = win(&engine, ask("k")).await;
@@ -284,6 +361,51 @@ async fn a_lease_is_renewed_for_as_long_as_the_effect_runs() {
     }
     let record = engine.store().get(claim.id()).await.unwrap().unwrap();
     assert_eq!(record.state.kind(), StateKind::InFlight);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_failed_in_passing_is_tried_again() {
+    let shaky = Shaky::new();
+    let engine = Engine::with(shaky.clone(), Arc::new(Silent), Limits::default());
+    let claim = win(&engine, ask("k")).await;
+    shaky.away.store(true, Ordering::SeqCst);
+    // One renewal, at a third of the lease.
+    sleep(Duration::from_secs(5)).await;
+    shaky.away.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    let record = engine.store().get(claim.id()).await.unwrap().unwrap();
+    assert_eq!(record.state.kind(), StateKind::InFlight);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_offered_again_until_the_store_is_back() {
+    let shaky = Shaky::new();
+    let engine = Engine::with(shaky.clone(), Arc::new(Silent), Limits::default());
+    let claim = win(&engine, ask("k")).await;
+    shaky.away.store(true, Ordering::SeqCst);
+    let completing = tokio::spawn(claim.complete(outcome("a")));
+    sleep(Duration::from_secs(4)).await;
+    shaky.away.store(false, Ordering::SeqCst);
+    assert!(matches!(completing.await.unwrap(), Completion::Stored(_)));
+    assert_eq!(replayed(&engine, ask("k")).await, outcome("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_an_outcome_that_could_not_be_stored_are_told_that_it_is_unknown() {
+    let shaky = Shaky::new();
+    let engine = Engine::with(shaky.clone(), Arc::new(Silent), Limits::default());
+    let claim = win(&engine, ask("k")).await;
+    let waiter = tokio::spawn({
+        let engine = engine.clone();
+        async move { refused(&engine, ask("k")).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    shaky.away.store(true, Ordering::SeqCst);
+    assert!(matches!(claim.complete(outcome("a")).await, Completion::Unrecorded(_)));
+    assert!(matches!(waiter.await.unwrap(), Refusal::InDoubt(None)));
+    // The lease runs out, and the key is held.
+    sleep(Duration::from_secs(11)).await;
+    assert!(matches!(refused(&engine, ask("k")).await, Refusal::InDoubt(Some(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! The example, used as its reader would use it.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
+
 use axum::body::Body;
 use axum::http::Request;
 use axum_orders::{Orders, app};

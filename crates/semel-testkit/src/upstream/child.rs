@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::{Answered, Running, Upstream};
+use super::{Noted, Running, Upstream};
 use crate::ledger::Ledger;
 
 /// What Python's server speaks.
@@ -69,7 +69,7 @@ async fn start(mut command: Command, ledger: PathBuf) -> Upstream {
     Upstream {
         addr: SocketAddr::from(([127, 0, 0, 1], port)),
         ledger: Ledger::of_file(ledger),
-        answered: Answered::default(),
+        noted: Noted::default(),
         _running: Running::Child(child),
     }
 }

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Answered, Running, Upstream, charge};
+use super::{Noted, Running, Upstream, charge};
 use crate::ledger::{Entry, Ledger};
 
 /// How much of a body is kept for the test to look at.
@@ -193,7 +193,7 @@ impl Upstream {
             // Serving ends with the task, never by itself.
             let _ = axum::serve(listener, app).await;
         });
-        Self { addr, ledger, answered: Answered::default(), _running: Running::Tasks(tasks) }
+        Self { addr, ledger, noted: Noted::default(), _running: Running::Tasks(tasks) }
     }
 }
 
@@ -204,16 +204,17 @@ struct Wish {
 }
 
 fn serve(listener: TcpListener, addr: SocketAddr, tls: Option<TlsAcceptor>, handler: Handler) -> Upstream {
-    let (ledger, answered) = (Ledger::in_memory(), Answered::default());
+    let (ledger, noted) = (Ledger::in_memory(), Noted::default());
     let counting = Arc::new(Counting::new(ledger.clone()));
     let mut tasks = JoinSet::new();
-    let written = answered.clone();
+    let own = noted.clone();
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let (tls, handler, counting) = (tls.clone(), Arc::clone(&handler), Arc::clone(&counting));
-            let state = Arc::new(Line { answered: written.clone(), ..Line::default() });
+            own.connections.fetch_add(1, Ordering::SeqCst);
+            let state = Arc::new(Line { noted: own.clone(), ..Line::default() });
             connections.spawn(async move {
                 // What a client does to its connection is the test's business.
                 let _ = speak(stream, tls, state, handler, counting).await;
@@ -221,10 +222,8 @@ fn serve(listener: TcpListener, addr: SocketAddr, tls: Option<TlsAcceptor>, hand
             while connections.try_join_next().is_some() {}
         }
     });
-    Upstream { addr, ledger, answered, _running: Running::Tasks(tasks) }
+    Upstream { addr, ledger, noted, _running: Running::Tasks(tasks) }
 }
-
-type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 async fn speak(
     stream: TcpStream,
@@ -232,7 +231,7 @@ async fn speak(
     state: Arc<Line>,
     handler: Handler,
     counting: Arc<Counting>,
-) -> Result<(), Fault> {
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let wire = Wire { stream, line: Arc::clone(&state) };
     let service = service_fn(move |request: Request<Incoming>| {
@@ -240,18 +239,17 @@ async fn speak(
         async move { answer(request, &state, &handler, &counting).await }
     });
     let Some(acceptor) = tls else {
-        return Ok(http1::Builder::new()
-            .half_close(true)
-            .serve_connection(TokioIo::new(wire), service)
-            .await?);
+        let speaking = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(wire), service);
+        return speaking.await.map_err(io::Error::other);
     };
     let wire = acceptor.accept(wire).await?;
     if wire.get_ref().1.alpn_protocol() == Some(b"h2") {
         let speaking =
             http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(wire), service);
-        return Ok(speaking.await?);
+        return speaking.await.map_err(io::Error::other);
     }
-    Ok(http1::Builder::new().serve_connection(TokioIo::new(wire), service).await?)
+    let speaking = http1::Builder::new().serve_connection(TokioIo::new(wire), service);
+    speaking.await.map_err(io::Error::other)
 }
 
 async fn answer(
@@ -259,10 +257,10 @@ async fn answer(
     line: &Line,
     handler: &Handler,
     counting: &Counting,
-) -> Result<Answer, Fault> {
-    let reset = || -> Result<Answer, Fault> {
+) -> io::Result<Answer> {
+    let reset = || -> io::Result<Answer> {
         line.reset.store(true, Ordering::SeqCst);
-        Err("reset as scripted".into())
+        Err(io::Error::new(io::ErrorKind::ConnectionReset, "reset as scripted"))
     };
     let (head, body) = request.into_parts();
     if head.uri.path().starts_with("/reset-at-head") {
@@ -316,17 +314,19 @@ impl Counting {
         Self { ledger, arrived: AtomicUsize::new(0), keys: Mutex::default() }
     }
 
-    async fn read<B>(&self, head: request::Parts, body: B) -> Result<Arrived, Fault>
+    async fn read<B>(&self, head: request::Parts, body: B) -> io::Result<Arrived>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<Fault>,
+        B::Error: std::fmt::Display,
     {
         let (mut rest, mut kept) = (body, BytesMut::new());
         let (mut digest, mut body_bytes) = (blake3::Hasher::new(), 0_u64);
         while let Some(frame) = rest.frame().await {
-            let Ok(data) = frame.map_err(Into::into)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|error| io::Error::other(error.to_string()))?.into_data() else {
+                continue;
+            };
             digest.update(&data);
-            body_bytes += u64::try_from(data.len())?;
+            body_bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
             kept.extend_from_slice(&data[..data.len().min(KEPT_BYTES - kept.len())]);
         }
         let key = text(&head.headers, "idempotency-key").map(str::to_owned);
@@ -361,7 +361,7 @@ struct Line {
     close: AtomicBool,
     /// The key whose answer the next bytes are.
     answering: Mutex<Option<String>>,
-    answered: Answered,
+    noted: Noted,
 }
 
 /// A connection that notes when an answer was written, and can be reset.
@@ -375,7 +375,7 @@ impl Wire {
     fn wrote(&self) {
         let key = self.line.answering.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(key) = key {
-            self.line.answered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            self.line.noted.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         }
     }
 }

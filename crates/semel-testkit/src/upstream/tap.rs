@@ -82,10 +82,9 @@ async fn listen(mut stream: TcpStream, seen: Arc<Mutex<Vec<Result<Tapped, String
                 }
             }
             Ok(None) => match stream.read_buf(&mut bytes).await {
-                Ok(0) if bytes.is_empty() => return,
-                Ok(0) => break,
+                // Half a request is none: nobody may act on it.
+                Ok(0) | Err(_) => return,
                 Ok(_) => {}
-                Err(_) => return,
             },
             Err(why) => {
                 let what = format!("{why}: {}", bytes.escape_ascii());
@@ -94,8 +93,6 @@ async fn listen(mut stream: TcpStream, seen: Arc<Mutex<Vec<Result<Tapped, String
             }
         }
     }
-    let what = format!("half a request: {}", bytes.escape_ascii());
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(Err(what));
 }
 
 /// The first request in `bytes` and its length; `None` when it is not whole yet.
