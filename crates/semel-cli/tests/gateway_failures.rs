@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
-use semel_testkit::client::{Answer, Call, Connection};
+use semel_testkit::client::{Answer, Call, Connection, Raw};
 use semel_testkit::gateway::Gateway;
 use semel_testkit::ledger::eventually;
 use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
@@ -48,18 +48,41 @@ async fn a_caller_who_hangs_up_changes_nothing_and_the_retry_gets_the_answer() {
         }
     });
     let gateway = Gateway::start(SEMEL, &upstream.url()).await;
-    let mut connection = Connection::open(gateway.addr()).await.expect("the gateway listens");
-    let call = charge("hang-up");
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered while the upstream waits: {answer:?}"),
-        () = upstream.ledger().reaches(1) => {}
+    for (nth, way) in ["closed", "reset", "http2"].into_iter().enumerate() {
+        hang_up(way, &gateway, &upstream).await;
+        gate.add_permits(1);
+        let retry = charge(way).answer(gateway.addr()).await;
+        assert_eq!((retry.status, retry.standing()), (201, Some("replayed")), "{way}: {retry:?}");
+        assert_eq!(upstream.ledger().effects(way), 1);
+        assert_eq!(upstream.ledger().total(), nth + 1);
     }
-    drop(connection);
-    gate.add_permits(1);
-    let retry = call.answer(gateway.addr()).await;
-    assert_eq!((retry.status, retry.standing()), (201, Some("replayed")), "{retry:?}");
-    assert_eq!(retry.json()["charge"], 1);
-    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Sends a request under a key that is named like the `way`, and goes away when the upstream has it.
+async fn hang_up(way: &str, gateway: &Gateway, upstream: &Upstream) {
+    let count = upstream.ledger().total() + 1;
+    if way == "reset" {
+        let mut raw = Raw::open(gateway.addr()).await;
+        let request = b"POST /charges HTTP/1.1\r\nHost: api\r\nIdempotency-Key: reset\r\n\
+                        Content-Length: 14\r\n\r\n{\"amount\":500}";
+        assert!(raw.write(request).await);
+        upstream.ledger().reaches(count).await;
+        raw.reset();
+    } else {
+        let mut connection = match way {
+            "http2" => Connection::open_http2(gateway.addr()).await,
+            _ => Connection::open(gateway.addr()).await,
+        }
+        .expect("the gateway listens");
+        let call = charge(way);
+        tokio::select! {
+            answer = connection.send(&call) => panic!("answered while the upstream waits: {answer:?}"),
+            () = upstream.ledger().reaches(count) => {}
+        }
+        drop(connection);
+    }
+    let addr = gateway.addr();
+    eventually("the connection to be gone", || semel_testkit::gateway::connections_to(addr) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

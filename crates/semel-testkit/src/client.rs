@@ -415,6 +415,12 @@ impl Raw {
         let _ = self.stream.shutdown().await;
     }
 
+    /// Breaks the connection off, as a process does that dies with unread bytes.
+    pub fn reset(self) {
+        // One that is closed already needs no reset.
+        let _ = self.stream.set_zero_linger();
+    }
+
     /// Everything until the other side closes; `None` when it has not within `patience`.
     pub async fn read_to_close(&mut self, patience: Duration) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
