@@ -36,7 +36,7 @@ enum Aim {
 /// Where a kill caught a key that had no answer yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Window {
-    /// Written to the gateway; no record and no effect.
+    /// No record and no effect; in the rounds aimed at it, the request was on its way as bytes.
     BeforeClaim,
     /// A record and no effect.
     ClaimedNotSent,

@@ -152,6 +152,8 @@ fn connection_names(headers: &HeaderMap) -> Vec<String> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
+        // A key goes from end to end, whatever a client says: without it the request would pass unprotected.
+        .filter(|name| name != wire::KEY)
         .collect()
 }
 

@@ -81,7 +81,7 @@ impl Call {
             Probed::NotHappened => Ok(claim),
             Probed::Happened(outcome) => match claim.complete(outcome).await {
                 Completion::Stored(record) | Completion::Superseded(Some(record)) => {
-                    Err(Box::new(self.replay_allowed(&record)))
+                    Err(Box::new(self.replay(&record, &ready.parts).await))
                 }
                 Completion::Superseded(None) | Completion::Unrecorded(_) => {
                     let detail = "The request took effect; its outcome could not be stored.";
