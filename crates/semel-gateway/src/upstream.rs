@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use semel::Code;
+use semel::error::error_chain;
 use semel_tower::problem::Problem;
 use semel_tower::profile::Profile;
 use semel_tower::{Body, EffectReport, replay};
@@ -177,7 +178,7 @@ fn timed_out() -> Answer {
 }
 
 fn not_received(error: &Error) -> Answer {
-    tracing::warn!(error = %chain(error), "the upstream gave no answer");
+    tracing::warn!(error = %error_chain(error), "the upstream gave no answer");
     if nothing_was_sent(error) {
         let detail = "The upstream could not be reached and nothing was sent to it. Send the same request again, \
                       with the same key.";
@@ -211,15 +212,4 @@ fn failed(code: Code, detail: &str, report: EffectReport) -> Answer {
     let mut answer: Response<Body<Incoming>> = Problem::new(code, detail).answer(&Profile::ietf());
     answer.extensions_mut().insert(report);
     answer
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, request};
 use http_body::Body as HttpBody;
+use semel::error::error_chain;
 use semel::wire::Status;
 use semel::{Begun, Code, Engine, Key, Record, RecordId, Refusal};
 use serde_json::json;
@@ -355,15 +356,4 @@ impl Call {
         });
         answer
     }
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

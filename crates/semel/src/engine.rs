@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 pub use claim::{Claim, Completion};
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, error_chain};
 use crate::event::{Event, Observer, Silent};
 use crate::fingerprint::{Difference, Fingerprint};
 use crate::key::Key;
@@ -389,17 +389,6 @@ fn refuse_duplicate(standing: &Fingerprint, ask: &Ask) -> Option<Refusal> {
         Some(difference) => Some(Refusal::Mismatch(difference)),
         None => (ask.policy.on_duplicate == OnDuplicate::Conflict).then_some(Refusal::InProgress),
     }
-}
-
-fn error_chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// `timeout` from now; for ever means a year.

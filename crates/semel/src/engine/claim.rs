@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::wait::{Flight, Phase};
-use super::{Inner, error_chain};
 use crate::backoff::{self, Backoff};
+use crate::error::error_chain;
 use crate::event::Event;
 use crate::policy::Policy;
 use crate::record::{DoubtCause, Ending, Guard, Outcome, Record, StateKind, Token};
