@@ -631,6 +631,12 @@ impl Store for Flaky {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
+    fn tier(&self) -> Tier {
+        self.inner.tier()
+    }
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        self.inner.import(record)
+    }
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         if self.claims_fail { down() } else { self.inner.claim(args) }
     }

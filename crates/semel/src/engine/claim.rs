@@ -176,24 +176,31 @@ impl Claim {
         }
     }
 
-    /// Calls the store until it answers, or until `timeout` has passed.
-    async fn insist<'a, T, F>(
-        &'a self,
+    /// Calls the store until it answers, or until `timeout` has passed. All calls are the same guarded write, so
+    /// that any of them may be the one that is answered: a late one is joined by another and not given up.
+    async fn insist<T, F>(
+        &self,
         method: &'static str,
         timeout: Duration,
-        call: impl Fn(&'a Inner) -> F,
+        call: F,
     ) -> Result<T, StoreError>
     where
-        F: Future<Output = Result<T, StoreError>> + 'a,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a dyn Store) -> StoreFuture<'a, T> + Clone + Send + 'static,
     {
         let deadline = super::deadline(timeout);
+        let patience = self.inner.limits.store_timeout.min(timeout / 3);
+        let (answer, mut answers) = mpsc::unbounded_channel();
         let mut tries = 0;
         loop {
-            let answer = tokio::time::timeout_at(deadline, self.inner.timed(method, call(&self.inner))).await;
-            let error = match answer {
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) => error,
-                Err(elapsed) => StoreError::new(crate::store::StoreErrorKind::Unknown, elapsed),
+            let (calling, answer) = (self.inner.start(method, call.clone()), answer.clone());
+            tokio::spawn(async move { answer.send(calling.await) });
+            let late = deadline.min(Instant::now() + patience);
+            let error = match tokio::time::timeout_at(late, answers.recv()).await {
+                Ok(Some(Ok(Ok(done)))) => return Ok(done),
+                Ok(Some(Ok(Err(error)))) => error,
+                Ok(Some(Err(died))) => StoreError::new(StoreErrorKind::Unknown, died),
+                Ok(None) | Err(_) => late_error,
             };
             let pause = AGAIN.delay(tries, backoff::random());
             if Instant::now() + pause >= deadline {
