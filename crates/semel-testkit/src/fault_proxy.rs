@@ -140,12 +140,7 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Passes one direction until its end, which is passed on too, or until the wire ends both.
-async fn pass(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    side: Side,
-    shared: &Shared,
-) -> Result<(), End> {
+async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, side: Side, shared: &Shared) -> Result<(), End> {
     let mut wires = shared.wire.subscribe();
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -241,7 +236,8 @@ mod tests {
 
     async fn reply(client: &mut TcpStream, bytes: usize) -> Option<std::io::Result<Vec<u8>>> {
         let mut buffer = vec![0; bytes];
-        let read = tokio::time::timeout(Duration::from_millis(100), client.read_exact(&mut buffer)).await.ok()?;
+        let read =
+            tokio::time::timeout(Duration::from_millis(100), client.read_exact(&mut buffer)).await.ok()?;
         Some(read.map(|_| buffer))
     }
 

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Inner, call};
 use super::wait::{Flight, Phase};
+use super::{Inner, call};
 use crate::backoff::{self, Backoff};
 use crate::error::error_chain;
 use crate::event::Event;
@@ -181,12 +181,7 @@ impl Claim {
 
     /// Calls the store until it answers, or until `timeout` has passed. All calls are the same guarded write, so
     /// that any of them may be the one that is answered: a late one is joined by another and not given up.
-    async fn insist<T, F>(
-        &self,
-        method: &'static str,
-        timeout: Duration,
-        call: F,
-    ) -> Result<T, StoreError>
+    async fn insist<T, F>(&self, method: &'static str, timeout: Duration, call: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'a> Fn(&'a dyn Store) -> StoreFuture<'a, T> + Clone + Send + 'static,
