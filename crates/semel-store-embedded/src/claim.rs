@@ -121,6 +121,7 @@ impl Batch<'_> {
             Request::Complete(args, _) => (&args.id, None),
             Request::Doubt(args) => (&args.id, None),
             Request::Release(args) => (&args.id, None),
+            Request::Import(record, _) => (&record.id, None),
             Request::Get(id) => (id, None),
             Request::Lapse(limit) => return Ok(self.lapse_some(*limit)),
         };
@@ -137,6 +138,10 @@ impl Batch<'_> {
             }
             Request::Doubt(args) => record::doubt(current, args.guard, args.cause, now),
             Request::Release(args) => record::release(current, args.guard, args.from, now),
+            Request::Import(record, body) => {
+                packed = body.clone();
+                record::import(current, (**record).clone(), now)
+            }
             Request::Get(_) => return Ok(Answer::Record(current.and_then(|record| record.at(now)))),
             Request::Lapse(_) => unreachable!("answered above"),
         };
@@ -199,6 +204,8 @@ impl Batch<'_> {
                 self.changes.records.insert(digest, Slot::Live(live));
             }
             State::InDoubt { .. } | State::Completed { .. } | State::Failed { .. } => {
+                // An imported one may be ahead of this store's clock.
+                self.changes.last = self.changes.last.max(record.guard.token);
                 self.changes.put_pending(digest, Some(Settled { record: record.clone(), body }), found.over);
             }
         }

@@ -44,6 +44,7 @@ pub(crate) enum Request {
     Complete(CompleteArgs, Body),
     Doubt(DoubtArgs),
     Release(ReleaseArgs),
+    Import(Box<Record>, Body),
     Get(RecordId),
     /// Turn at most so many claims whose lease has run out into doubts.
     Lapse(usize),
