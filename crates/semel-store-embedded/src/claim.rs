@@ -171,7 +171,7 @@ impl Batch<'_> {
             Known::Folded(candidates) => candidates,
         };
         match index::resolve(self.conn, &candidates, id, self.now) {
-            Ok(Resolved::Live(_, record)) => Ok(Found { record: Some(*record), live: false, over: true }),
+            Ok(Resolved::Live(record)) => Ok(Found { record: Some(*record), live: false, over: true }),
             Ok(Resolved::Absent | Resolved::Removed) => Ok(Found::default()),
             // The folder drops segments meanwhile.
             Err(Fault::Missing(place)) if self.index.may_be_dropped(place, self.clock.now()) => {

@@ -360,7 +360,6 @@ impl Folder {
             // The ceiling in the file is safe too, only later than need be; and the log is read at the next opening.
             let _ = schema::set_ceiling(&conn, Timestamp::from_micros(reached));
             let moved = conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::TRUNCATE);
-            // The last file has live claims in it, unless there are none.
             if whole && moved.is_ok() && read(&index).in_flight.is_empty() {
                 closed.iter().for_each(|closed| drop(std::fs::remove_file(&closed.path)));
             }

@@ -186,7 +186,7 @@ pub(crate) fn resolve(
                 }
                 Some(record) => {
                     if let Some(record) = record.at(now) {
-                        return Ok(Resolved::Live(place, Box::new(record)));
+                        return Ok(Resolved::Live(Box::new(record)));
                     }
                 }
             }
@@ -197,7 +197,7 @@ pub(crate) fn resolve(
 
 /// What [`resolve`] found.
 pub(crate) enum Resolved {
-    Live(Place, Box<Record>),
+    Live(Box<Record>),
     Absent,
     /// Absent as far as these candidates go; a reader asks the writer, which may have just moved the record.
     Removed,

@@ -4,7 +4,6 @@
 //! Next: [`crate::writer`] and [`crate::fold`], which take over from here.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
@@ -12,12 +11,10 @@ use std::sync::{Arc, RwLock};
 use rusqlite::{Connection, ErrorCode};
 use semel::clock::{Clock, SystemClock, Timestamp};
 use semel::digest::Digest;
-use semel::record::DoubtCause;
 use semel::store::{Durability, StoreErrorKind};
-use semel::{State, Token};
+use semel::Token;
 
 use crate::checkpoint::Checkpointer;
-use crate::claim::Changes;
 use crate::codec;
 use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::entry::Entry;
@@ -31,7 +28,7 @@ use crate::reader;
 use crate::schema;
 use crate::segment::{self, Class, Place};
 use crate::watch::Watchers;
-use crate::writer::Writer;
+use crate::writer::{self, Writer};
 
 /// The smallest release without known faults of the write-ahead log.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -70,7 +67,10 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
     let io = |error| OpenError::new(OpenErrorKind::Io, path, error);
     let sync = config.durability == Durability::Power;
     let mut log = Log::begin(path, found.next_file, tables.next, sync).map_err(io)?;
-    doubt_everything_in_flight(&mut log, &mut tables.index, clock.now()).map_err(io)?;
+    match writer::doubt_live(&mut log, &mut tables.index, clock.now()) {
+        Ok(()) => {}
+        Err(Refusal::Full(error) | Refusal::Broken(error)) => return Err(io(error)),
+    }
     // They are in the log now.
     conn.execute_batch("DROP TABLE IF EXISTS in_flight").map_err(|error| refuse(error.into()))?;
     let reading = reader::connect(path).map_err(|error| refuse(error.into()))?;
@@ -185,26 +185,6 @@ fn replay(tables: &mut Tables, entries: Vec<(u64, Entry)>) -> Timestamp {
     }
     index.last = index.last.max(Token(floor.as_micros()));
     *floor
-}
-
-/// Nobody knows what became of the effects whose process ended.
-fn doubt_everything_in_flight(log: &mut Log, index: &mut Index, now: Timestamp) -> io::Result<()> {
-    let mut changes = Changes::new(index.last, log.next, Vec::new());
-    for (digest, Live { mut record, over }) in std::mem::take(&mut index.in_flight) {
-        let lapsed = record.clone().at(now).is_none_or(|record| codec::is_doubt(&record));
-        if !lapsed {
-            let expires_at = now.plus(record.doubt_retention);
-            record.state = State::InDoubt { since: now, expires_at, cause: DoubtCause::Restarted };
-        }
-        changes.end(digest, record.at(now), over);
-    }
-    let reached = Timestamp::from_micros(now.as_micros().max(index.last.0));
-    changes.push(&Entry::Ceiling(reached));
-    match log.append(&changes.entries, changes.count) {
-        Ok(()) => index.absorb(changes),
-        Err(Refusal::Full(error) | Refusal::Broken(error)) => return Err(error),
-    }
-    Ok(())
 }
 
 /// What a file of format 1 has.

@@ -145,7 +145,7 @@ impl EmbeddedStore {
         }
         let wanted = id.clone();
         match self.readers.run(move |conn| index::resolve(conn, &candidates, &wanted, now)).await {
-            Ok(Resolved::Live(_, record)) => Ok(Some(*record)),
+            Ok(Resolved::Live(record)) => Ok(Some(*record)),
             Ok(Resolved::Absent) => Ok(None),
             // The writer has moved or dropped it since the index was read, or it is lost: the writer knows.
             Ok(Resolved::Removed) | Err(Fault::Missing(_)) => match self.ask(Request::Get(id.clone())).await?

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use rusqlite::Connection;
 use semel::RecordId;
 use semel::clock::{Clock, Timestamp};
+use semel::record::DoubtCause;
 use semel::store::{
     ClaimArgs, Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, RenewArgs, StoreError, StoreErrorKind, Written,
 };
@@ -21,7 +22,7 @@ use crate::claim::{Batch, Changes};
 use crate::codec::Body;
 use crate::entry::Entry;
 use crate::fold::{Health, Job};
-use crate::index::Index;
+use crate::index::{Index, Live};
 use crate::log::{Closed, Log, Refusal};
 use crate::watch::Watchers;
 
@@ -94,6 +95,11 @@ impl Writer {
             }
             self.turn_over();
             self.wait_for_room();
+        }
+        if self.health.broken().is_none() {
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            // When they do not get into the log, they are in doubt from the next opening on.
+            let _ = doubt_live(&mut self.log, &mut index, self.clock.now());
         }
         tell(&self.folder, Job::Closed(self.log.close()));
     }
@@ -186,6 +192,19 @@ impl Writer {
         // When the folder has ended, the next request is told so.
         let _ = folded.blocking_recv();
     }
+}
+
+/// Puts every live claim in doubt: when a process ends, nobody knows what becomes of its effects.
+pub(crate) fn doubt_live(log: &mut Log, index: &mut Index, now: Timestamp) -> Result<(), Refusal> {
+    let mut changes = Changes::new(index.last, log.next, Vec::new());
+    for (digest, Live { record, over }) in &index.in_flight {
+        let doubted = record.clone().at(now).and_then(|record| record.doubted(DoubtCause::Restarted, now).at(now));
+        changes.end(*digest, doubted, *over);
+    }
+    changes.push(&Entry::Ceiling(Timestamp::from_micros(now.as_micros().max(index.last.0))));
+    log.append(&changes.entries, changes.count)?;
+    index.absorb(changes);
+    Ok(())
 }
 
 fn tell(folder: &Sender<Job>, job: Job) {
