@@ -22,7 +22,7 @@ use crate::checkpoint::Checkpointer;
 use crate::codec;
 use crate::fault::Fault;
 use crate::index::{self, Candidate, Index, Lookup, Pending, Segment, Settled};
-use crate::log::Closed;
+use crate::log::{Closed, Spare};
 use crate::owner::Owner;
 use crate::schema;
 use crate::segment::{self, Class, Place};
@@ -41,6 +41,8 @@ const FOLD_AFTER: Duration = Duration::from_millis(200);
 pub(crate) enum Job {
     /// There is something to fold.
     Look,
+    /// The log would go on in a file that was filled before.
+    Spare,
     /// A log file grows no more.
     Closed(Closed),
     /// Fold everything that waits now, and say so.
@@ -95,6 +97,7 @@ pub(crate) struct Folder {
     pub(crate) logged: VecDeque<u32>,
     /// Log files that may hold entries to fold.
     pub(crate) closed: VecDeque<Closed>,
+    pub(crate) spare: Arc<Spare>,
     /// Every entry before this one is folded.
     pub(crate) folded: u64,
     /// Let go of last.
@@ -155,6 +158,8 @@ impl Folder {
             };
             match job {
                 Ok(Job::Look) => {}
+                // Without it the log goes on as it is.
+                Ok(Job::Spare) => drop(self.spare.make()),
                 Ok(Job::Closed(closed)) => self.closed.push_back(closed),
                 Ok(Job::Fold(done)) => {
                     let _ = done.send(self.fold_all().map_err(Fault::into_error));
@@ -305,7 +310,7 @@ impl Folder {
     fn remove_files(&mut self) {
         while let Some(closed) = self.closed.pop_front_if(|closed| closed.end <= self.folded) {
             // One that stays is read at the next opening, and its entries are known to be folded.
-            let _ = std::fs::remove_file(closed.path);
+            let _ = self.spare.recycle(&closed.path);
         }
     }
 
@@ -353,8 +358,9 @@ impl Folder {
 
     fn close(mut self) {
         let whole = self.fold_all().is_ok();
-        let Self { conn, checkpointer, clock, index, health, closed, owner, .. } = self;
+        let Self { conn, checkpointer, clock, index, health, closed, spare, owner, .. } = self;
         drop(checkpointer);
+        spare.remove();
         if health.broken().is_none() {
             let reached = clock.now().as_micros().max(read(&index).last.0);
             // The ceiling in the file is safe too, only later than need be; and the log is read at the next opening.

@@ -7,11 +7,16 @@
 //!
 //! A frame is: a mark, a checksum over all that follows and over its place, the number of its first entry, the length
 //! of its entries, the entries.
+//!
+//! Syncing a file that grows makes the file system commit its own journal too, so once there is some load the log goes
+//! on in files that were filled before, and a folded file is used again. What an earlier use left in it is no frame of
+//! the new one, because the place is another.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Buf;
 
@@ -22,6 +27,8 @@ use crate::owner::private;
 
 /// From what length on the next file is begun.
 const FILE_BYTES: u64 = 16 << 20;
+/// From what length on a file that grows is given up for one that was filled before.
+const GROWN_BYTES: u64 = 1 << 20;
 const MARK: [u8; 8] = *b"\xc5Semel1\n";
 const HEADER_BYTES: usize = 32;
 
@@ -30,9 +37,12 @@ const HEADER_BYTES: usize = 32;
 pub(crate) struct Log {
     base: PathBuf,
     sync: bool,
+    spare: Arc<Spare>,
     file: File,
     number: u64,
     length: u64,
+    /// Whether the file was filled before.
+    filled: bool,
     /// What the next entry is numbered.
     pub(crate) next: u64,
     frame: Vec<u8>,
@@ -54,11 +64,76 @@ pub(crate) enum Refusal {
     Broken(io::Error),
 }
 
+/// A file that was filled before, for the log to go on in.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+impl Spare {
+    pub(crate) fn new(base: &Path) -> Self {
+        let mut name = prefix_of(base);
+        name.push("spare");
+        Self { path: base.with_file_name(name), file: Mutex::default() }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills a file, unless there is one.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        if self.slot().is_some() {
+            return Ok(());
+        }
+        let mut file = private().truncate(true).open(&self.path)?;
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..FILE_BYTES >> 20 {
+            file.write_all(&zeros)?;
+        }
+        file.sync_all()?;
+        file.rewind()?;
+        *self.slot() = Some(file);
+        Ok(())
+    }
+
+    /// Takes a log file that is of no more use.
+    pub(crate) fn recycle(&self, path: &Path) -> io::Result<()> {
+        let mut slot = self.slot();
+        if slot.is_some() || fs::metadata(path)?.len() < FILE_BYTES {
+            return fs::remove_file(path);
+        }
+        fs::rename(path, &self.path)?;
+        let file = private().open(&self.path)?;
+        file.set_len(FILE_BYTES)?;
+        *slot = Some(file);
+        Ok(())
+    }
+
+    /// Ends it with the store.
+    pub(crate) fn remove(&self) {
+        if self.slot().take().is_some() {
+            // One that stays is filled anew at the next opening.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 impl Log {
     /// Begins the file `number` of the store at `base`. With `sync`, what is appended survives a power cut.
-    pub(crate) fn begin(base: &Path, number: u64, next: u64, sync: bool) -> io::Result<Self> {
-        let file = begin_file(base, number, sync)?;
-        Ok(Self { base: base.to_owned(), sync, file, number, length: 0, next, frame: Vec::new() })
+    pub(crate) fn begin(
+        base: &Path,
+        number: u64,
+        next: u64,
+        sync: bool,
+        spare: Arc<Spare>,
+    ) -> io::Result<Self> {
+        let file = private().truncate(true).open(path_of(base, number))?;
+        let frame = Vec::new();
+        let log = Self { base: base.to_owned(), sync, spare, file, number, length: 0, filled: false, next, frame };
+        log.sync_folder()?;
+        Ok(log)
     }
 
     /// Appends `count` entries and syncs them.
@@ -80,36 +155,46 @@ impl Log {
 
     /// Takes back what was written of a frame.
     fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(self.length)?;
+        if !self.filled {
+            self.file.set_len(self.length)?;
+        }
         self.file.seek(SeekFrom::Start(self.length)).map(|_| ())
     }
 
+    /// Whether the next file should be begun.
     pub(crate) fn is_long(&self) -> bool {
-        self.length >= FILE_BYTES
+        self.length >= FILE_BYTES || (self.wants_spare() && self.spare.slot().is_some())
+    }
+
+    /// Whether a filled file would be of use.
+    pub(crate) fn wants_spare(&self) -> bool {
+        !self.filled && self.length >= GROWN_BYTES
     }
 
     /// Begins the next file. Its first entries must be the claims that are live.
     pub(crate) fn turn_over(&mut self) -> io::Result<Closed> {
-        self.file = begin_file(&self.base, self.number + 1, self.sync)?;
+        let path = path_of(&self.base, self.number + 1);
+        let spare = self.spare.slot().take();
+        let filled = spare.is_some();
+        let file = match spare {
+            Some(file) => fs::rename(&self.spare.path, &path).map(|()| file),
+            None => private().truncate(true).open(&path),
+        }?;
         let closed = Closed { path: path_of(&self.base, self.number), end: self.next };
-        (self.number, self.length) = (self.number + 1, 0);
+        (self.file, self.filled, self.number, self.length) = (file, filled, self.number + 1, 0);
+        self.sync_folder()?;
         Ok(closed)
+    }
+
+    /// Without it a power cut could take a new file away, however well its contents were synced.
+    fn sync_folder(&self) -> io::Result<()> {
+        if self.sync { File::open(folder_of(&self.base))?.sync_all() } else { Ok(()) }
     }
 
     /// Ends the log.
     pub(crate) fn close(self) -> Closed {
         Closed { path: path_of(&self.base, self.number), end: self.next }
     }
-}
-
-fn begin_file(base: &Path, number: u64, sync: bool) -> io::Result<File> {
-    let path = path_of(base, number);
-    let file = private().truncate(true).open(&path)?;
-    if sync {
-        // Without it a power cut could take the file away, however well its contents were synced.
-        File::open(folder_of(&path))?.sync_all()?;
-    }
-    Ok(file)
 }
 
 fn path_of(base: &Path, number: u64) -> PathBuf {
@@ -161,18 +246,25 @@ pub(crate) struct Found {
 /// # Errors
 /// [`Fault::Damaged`] when something acknowledged is not readable.
 pub(crate) fn read(base: &Path) -> Result<Found, Fault> {
+    let io = |error: io::Error| Fault::Io(error.to_string());
     let mut found = Found { entries: Vec::new(), closed: Vec::new(), next_file: 1 };
-    let mut files = files(base).map_err(|error| Fault::Io(error.to_string()))?;
+    let mut files = files(base).map_err(io)?;
     files.sort_unstable();
-    let newest = files.last().copied();
     for number in files {
         let path = path_of(base, number);
-        let bytes = fs::read(&path).map_err(|error| Fault::Io(error.to_string()))?;
-        let (end, read_to) = read_frames(number, &bytes, &mut found.entries)?;
-        let whole = read_to == bytes.len() || (newest == Some(number) && !continues(number, &bytes, read_to));
-        if !whole {
-            return Err(Fault::damaged(format!("{} is damaged at byte {read_to}", path.display())));
+        let damaged = |what: &str| Fault::damaged(format!("{} {what}", path.display()));
+        let bytes = fs::read(&path).map_err(io)?;
+        let first = found.entries.len();
+        let read_to = read_frames(number, &bytes, &mut found.entries)?;
+        if continues(number, &bytes, read_to) {
+            return Err(damaged(&format!("is damaged at byte {read_to}")));
         }
+        let before = first.checked_sub(1).map(|last| found.entries[last].0 + 1);
+        let next = found.entries.get(first).map(|(number, _)| *number);
+        if next.is_some() && before.is_some_and(|before| next != Some(before)) {
+            return Err(damaged("does not go on where the file before it ends"));
+        }
+        let end = found.entries.last().map_or(0, |(number, _)| number + 1);
         found.closed.push(Closed { path, end });
         found.next_file = number + 1;
     }
@@ -190,18 +282,19 @@ fn files(base: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Returns the number after the last entry, and the offset after the last whole frame.
-fn read_frames(number: u64, bytes: &[u8], entries: &mut Vec<(u64, Entry)>) -> Result<(u64, usize), Fault> {
-    let (mut next, mut offset) = (0, 0);
+/// Returns the offset after the last whole frame.
+fn read_frames(number: u64, bytes: &[u8], entries: &mut Vec<(u64, Entry)>) -> Result<usize, Fault> {
+    let mut offset = 0;
     while let Some((first, mut rest)) = frame_at(number, bytes, offset) {
         offset += HEADER_BYTES + rest.len();
-        next = first;
-        while rest.has_remaining() {
-            entries.push((next, Entry::read(&mut rest)?));
-            next += 1;
+        for entry in first.. {
+            entries.push((entry, Entry::read(&mut rest)?));
+            if !rest.has_remaining() {
+                break;
+            }
         }
     }
-    Ok((next, offset))
+    Ok(offset)
 }
 
 /// The number of the first entry of the frame at `offset`, and its entries; `None` when there is no whole frame.

@@ -22,7 +22,7 @@ use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::fold::{Folder, Health, Job};
 use crate::index::{self, Index, Live, Lookup, Pending, Segment};
-use crate::log::{self, Log, Refusal};
+use crate::log::{self, Log, Refusal, Spare};
 use crate::owner::{Owner, private};
 use crate::reader;
 use crate::schema;
@@ -66,7 +66,8 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
     };
     let io = |error| OpenError::new(OpenErrorKind::Io, path, error);
     let sync = config.durability == Durability::Power;
-    let mut log = Log::begin(path, found.next_file, tables.next, sync).map_err(io)?;
+    let spare = Arc::new(Spare::new(path));
+    let mut log = Log::begin(path, found.next_file, tables.next, sync, Arc::clone(&spare)).map_err(io)?;
     match writer::doubt_live(&mut log, &mut tables.index, clock.now()) {
         Ok(()) => {}
         Err(Refusal::Full(error) | Refusal::Broken(error)) => return Err(io(error)),
@@ -87,6 +88,7 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         sealing: None,
         logged,
         closed: found.closed.into(),
+        spare,
         folded: tables.folded,
         owner,
     };
@@ -101,6 +103,7 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         folder: jobs,
         closed: Vec::new(),
         entries: Vec::new(),
+        asked_for_spare: false,
     };
     Ok(Opened { writer, folder, jobs: waiting })
 }

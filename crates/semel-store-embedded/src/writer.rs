@@ -79,6 +79,7 @@ pub(crate) struct Writer {
     /// Files of the log whose claims are not known to be in a newer one.
     pub(crate) closed: Vec<Closed>,
     pub(crate) entries: Vec<u8>,
+    pub(crate) asked_for_spare: bool,
 }
 
 type Answers = Vec<Result<Answer, StoreError>>;
@@ -163,6 +164,10 @@ impl Writer {
     /// Begins the next file of the log once this one is long. Without room for it the log goes on in this one, and
     /// without room for the live claims the older files are kept until the next turn.
     fn turn_over(&mut self) {
+        if self.log.wants_spare() && !self.asked_for_spare {
+            self.asked_for_spare = true;
+            tell(&self.folder, Job::Spare);
+        }
         if !self.log.is_long() || self.health.broken().is_some() {
             return;
         }
