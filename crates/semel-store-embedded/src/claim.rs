@@ -147,7 +147,10 @@ impl Batch<'_> {
         };
         let is_claim = matches!(request, Request::Claim(..));
         if is_claim && self.full && matches!(step, Step::Write(_)) {
-            return Err(StoreError::new(StoreErrorKind::Full, "the file is at its largest, or the disk is full"));
+            return Err(StoreError::new(
+                StoreErrorKind::Full,
+                "the file is at its largest, or the disk is full",
+            ));
         }
         Ok(match (is_claim, self.apply(id, &found, step, packed)) {
             (true, Written::Done(Some(record))) => Answer::Claimed(Claimed::Won(record)),

@@ -16,6 +16,7 @@ use crate::index::{Live, Settled};
 
 /// What a step wrote.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an entry is written as soon as it is made")]
 pub(crate) enum Entry {
     /// The record is in flight.
     Live(Live),

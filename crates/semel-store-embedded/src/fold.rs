@@ -11,23 +11,26 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, DEFAULT_NAME, params};
-use semel::clock::{Clock, Timestamp};
+use rusqlite::{Connection, DEFAULT_NAME};
 use semel::Token;
+use semel::clock::{Clock, Timestamp};
 use semel::digest::Digest;
 use semel::store::{StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Checkpointer;
-use crate::codec;
 use crate::fault::Fault;
-use crate::index::{self, Candidate, Index, Lookup, Pending, Segment, Settled};
+use crate::index::{Candidate, Index, Pending, Settled};
 use crate::log::{Closed, Spare};
 use crate::owner::Owner;
 use crate::schema;
-use crate::segment::{self, Class, Place};
+use crate::segment::Class;
 use crate::upkeep::{self, Done, Sealing};
 use crate::writer::read;
+
+mod append;
+
+use append::{Appended, Appending, Layout};
 
 /// From how many waiting entries on they are folded at once.
 const FOLD_ENTRIES: usize = 1_024;
@@ -114,30 +117,6 @@ struct Waiting {
     settled: Option<Arc<Settled>>,
 }
 
-/// Which segments grow, and where.
-struct Layout {
-    segment_rows: u32,
-    newest: u32,
-    growing: HashMap<Class, u32>,
-    /// By segment.
-    rows: HashMap<u32, u32>,
-}
-
-/// Appends settled records to their segments, within one transaction.
-struct Appending<'a> {
-    conn: &'a Connection,
-    now: Timestamp,
-    layout: Layout,
-    appended: BTreeMap<u32, Appended>,
-}
-
-struct Appended {
-    class: Class,
-    /// The row that the first record has.
-    first: u32,
-    digests: Vec<Digest>,
-}
-
 /// What a transaction took to the tables.
 struct Folded {
     entries: Vec<(u64, Digest)>,
@@ -210,7 +189,9 @@ impl Folder {
 
     /// Leaves no transaction open, and notes what an error means for the store.
     fn settle(&self, fault: Option<&Fault>) {
-        self.health.full.store(fault.is_some_and(|fault| fault.kind() == StoreErrorKind::Full), Ordering::Relaxed);
+        self.health
+            .full
+            .store(fault.is_some_and(|fault| fault.kind() == StoreErrorKind::Full), Ordering::Relaxed);
         let Some(fault) = fault else { return };
         if !self.conn.is_autocommit() {
             // When even this fails, the connection is of no use, which the next BEGIN will say.
@@ -343,7 +324,9 @@ impl Folder {
     }
 
     fn drop_slice(&self, now: Timestamp, limit: u32) -> Result<(usize, bool, Done), Fault> {
-        let Some(expired) = read(&self.index).first_expired(now) else { return Ok((0, false, Done::Nothing)) };
+        let Some(expired) = read(&self.index).first_expired(now) else {
+            return Ok((0, false, Done::Nothing));
+        };
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let dropped = upkeep::drop_slice(&self.conn, expired, limit)?;
         self.conn.execute_batch("COMMIT")?;
@@ -375,109 +358,7 @@ impl Folder {
     }
 }
 
-impl Layout {
-    fn of(index: &Index, segment_rows: u32) -> Self {
-        let rows = |id: &u32| index.segments.get(id).map_or(0, |segment| segment.rows);
-        Self {
-            segment_rows,
-            newest: index.segments.last_key_value().map_or(0, |(id, _)| *id),
-            rows: index.growing.values().map(|id| (*id, rows(id))).collect(),
-            growing: index.growing.clone(),
-        }
-    }
-}
-
-impl Appending<'_> {
-    /// Appends a record to the segment of its class.
-    fn append(&mut self, settled: &Settled) -> Result<(), Fault> {
-        let class = Class::of(&settled.record, self.now);
-        let growing = self.layout.growing.get(&class).copied();
-        let segment = match growing.filter(|segment| self.layout.rows[segment] < self.layout.segment_rows) {
-            Some(segment) => segment,
-            None => self.begin_segment(class)?,
-        };
-        let rows = self.layout.rows.entry(segment).or_default();
-        let place = Place::new(segment, *rows);
-        let appended = self.appended.entry(segment);
-        let appended = appended.or_insert_with(|| Appended { class, first: *rows, digests: Vec::new() });
-        appended.digests.push(settled.record.id.digest());
-        *rows += 1;
-        let mut insert = self.conn.prepare_cached(codec::INSERT_SETTLED)?;
-        codec::insert_settled(&mut insert, place.to_sql(), &settled.record, &settled.body)
-    }
-
-    fn begin_segment(&mut self, class: Class) -> Result<u32, Fault> {
-        self.layout.newest += 1;
-        let id = self.layout.newest;
-        self.conn.prepare_cached("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, NULL, ?5)")?.execute(
-            params![
-                id,
-                class.doubt,
-                class.width_s,
-                codec::time(class.until),
-                segment::checksum(id, class, None, &[]),
-            ],
-        )?;
-        self.layout.growing.insert(class, id);
-        self.layout.rows.insert(id, 0);
-        Ok(id)
-    }
-
-    /// Overwrites the rows that a record has in `older`.
-    fn remove(&self, digest: &Digest, older: &[Candidate]) -> Result<(), Fault> {
-        for candidate in older {
-            let (segment, rows) = match candidate {
-                Candidate::Row(place) => (place.segment, vec![place.row]),
-                Candidate::Chunk(chunk) => (chunk.segment, index::rows_in_chunk(self.conn, *chunk, digest)?),
-            };
-            for row in rows {
-                let place = Place::new(segment, row).to_sql();
-                let mut remove = self.conn.prepare_cached(codec::REMOVE_SETTLED)?;
-                remove.execute(params![place, codec::removed_checksum(place)])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes which digests were appended, so that they are found after a restart.
-    fn log(&self) -> Result<(), Fault> {
-        for (segment, appended) in &self.appended {
-            let place = Place::new(*segment, appended.first).to_sql();
-            let digests = appended.digests.iter().flat_map(|digest| *digest.as_bytes()).collect::<Vec<u8>>();
-            let mut insert = self.conn.prepare_cached("INSERT INTO segment_log VALUES (?1, ?2, ?3)")?;
-            insert.execute(params![place, digests, index::chunk_checksum(place, &digests)])?;
-        }
-        Ok(())
-    }
-}
-
 impl Index {
-    /// Takes over what was appended to segments. Those that grow no more are returned, to be sealed.
-    fn absorb_appended(
-        &mut self,
-        appended: BTreeMap<u32, Appended>,
-        growing: HashMap<Class, u32>,
-    ) -> Vec<u32> {
-        for (id, appended) in appended {
-            let segment = self.segments.entry(id).or_insert_with(|| Segment {
-                class: appended.class,
-                rows: 0,
-                lookup: Lookup::Exact(HashMap::new()),
-            });
-            let Lookup::Exact(rows) = &mut segment.lookup else {
-                unreachable!("a sealed segment does not grow");
-            };
-            for (row, digest) in (appended.first..).zip(appended.digests) {
-                rows.insert(digest, row);
-                segment.rows = row + 1;
-            }
-        }
-        let overtaken = growing.into_iter().filter_map(|(class, id)| {
-            self.growing.insert(class, id).filter(|before| *before != id)
-        });
-        overtaken.collect()
-    }
-
     /// Makes up to `limit` expired records absent that are not folded; returns how many.
     fn forget_expired(&mut self, now: Timestamp, limit: u32) -> usize {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);

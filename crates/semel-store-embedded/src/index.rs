@@ -99,7 +99,12 @@ pub(crate) enum Known<'a> {
 
 impl Index {
     /// `looked` is [`Index::seals`] at the time when the caller found nothing in the sealed segments.
-    pub(crate) fn find(&self, id: &RecordId, now: Timestamp, looked: Option<u64>) -> Result<Known<'_>, Fault> {
+    pub(crate) fn find(
+        &self,
+        id: &RecordId,
+        now: Timestamp,
+        looked: Option<u64>,
+    ) -> Result<Known<'_>, Fault> {
         let digest = id.digest();
         if let Some(live) = self.in_flight.get(&digest) {
             return same(&live.record, id).map(|()| Known::Live(live));

@@ -131,7 +131,8 @@ impl Log {
     ) -> io::Result<Self> {
         let file = private().truncate(true).open(path_of(base, number))?;
         let frame = Vec::new();
-        let log = Self { base: base.to_owned(), sync, spare, file, number, length: 0, filled: false, next, frame };
+        let log =
+            Self { base: base.to_owned(), sync, spare, file, number, length: 0, filled: false, next, frame };
         log.sync_folder()?;
         Ok(log)
     }

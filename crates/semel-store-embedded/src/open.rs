@@ -9,10 +9,10 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
 
 use rusqlite::{Connection, ErrorCode};
+use semel::Token;
 use semel::clock::{Clock, SystemClock, Timestamp};
 use semel::digest::Digest;
 use semel::store::{Durability, StoreErrorKind};
-use semel::Token;
 
 use crate::checkpoint::Checkpointer;
 use crate::codec;

@@ -112,8 +112,12 @@ impl Scan {
         let from = match Cursor::parse(args.cursor.as_deref())? {
             Cursor::Settled(place) => Some(place),
             Cursor::InFlight(after) => {
-                let mut claims: Vec<&Record> =
-                    index.in_flight.values().map(|live| &live.record).filter(|record| record.guard.token > after).collect();
+                let mut claims: Vec<&Record> = index
+                    .in_flight
+                    .values()
+                    .map(|live| &live.record)
+                    .filter(|record| record.guard.token > after)
+                    .collect();
                 claims.sort_unstable_by_key(|record| record.guard.token);
                 let live = claims.into_iter().filter_map(|record| record.clone().at(now));
                 page.records = live.filter(|record| args.admits(record)).take(args.limit).collect();

@@ -203,7 +203,8 @@ impl Writer {
 pub(crate) fn doubt_live(log: &mut Log, index: &mut Index, now: Timestamp) -> Result<(), Refusal> {
     let mut changes = Changes::new(index.last, log.next, Vec::new());
     for (digest, Live { record, over }) in &index.in_flight {
-        let doubted = record.clone().at(now).and_then(|record| record.doubted(DoubtCause::Restarted, now).at(now));
+        let doubted =
+            record.clone().at(now).and_then(|record| record.doubted(DoubtCause::Restarted, now).at(now));
         changes.end(*digest, doubted, *over);
     }
     changes.push(&Entry::Ceiling(Timestamp::from_micros(now.as_micros().max(index.last.0))));

@@ -10,7 +10,9 @@ use std::time::Duration;
 use semel::clock::{ManualClock, Timestamp};
 use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
 use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, ScanArgs};
-use semel::{Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, fingerprint};
+use semel::{
+    Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, fingerprint,
+};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenErrorKind};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -39,7 +41,12 @@ async fn take(store: &EmbeddedStore, args: ClaimArgs) -> Record {
 }
 
 fn outcome(number: usize) -> Outcome {
-    Outcome { code: 201, head: "a: b".into(), body: vec![number.to_le_bytes()[0]; 500].into(), body_kept: true }
+    Outcome {
+        code: 201,
+        head: "a: b".into(),
+        body: vec![number.to_le_bytes()[0]; 500].into(),
+        body_kept: true,
+    }
 }
 
 async fn complete(store: &EmbeddedStore, record: &Record, number: usize, retention: Duration) {
@@ -145,8 +152,10 @@ async fn files_of_the_log_are_turned_over_used_again_and_gone_after_closing() {
         callers.spawn(async move {
             for number in (caller..6_400).step_by(32) {
                 let record = claim(&store, number).await;
-                let body: Vec<u8> = (0..10_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-                let ending = Ending::Completed(Outcome { body: body.into(), body_kept: true, ..Outcome::default() });
+                let body: Vec<u8> =
+                    (0..10_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+                let ending =
+                    Ending::Completed(Outcome { body: body.into(), body_kept: true, ..Outcome::default() });
                 let args = CompleteArgs { id: record.id, guard: record.guard, ending, retention: HOUR };
                 store.complete(args).await.unwrap();
             }
@@ -155,7 +164,8 @@ async fn files_of_the_log_are_turned_over_used_again_and_gone_after_closing() {
     callers.join_all().await;
     store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
     let logs = |folder: &Path| {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains(".log-")).collect::<Vec<_>>()
     };
     let names = logs(folder.path());

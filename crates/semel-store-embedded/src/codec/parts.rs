@@ -55,10 +55,7 @@ impl<'a> Plain<'a> {
                 target: Digest::from_bytes(self.target),
                 payload: Digest::from_bytes(self.payload),
             },
-            guard: Guard {
-                token: token_from_sql(self.token)?,
-                attempt: AttemptId::from_bytes(self.attempt),
-            },
+            guard: Guard { token: token_from_sql(self.token)?, attempt: AttemptId::from_bytes(self.attempt) },
             generation: self.generation,
             claimed_at: to_time(self.claimed)?,
             doubt_retention: Duration::from_micros(doubt_retention),
