@@ -63,6 +63,16 @@ impl Scene {
         self.memory.get(&ask().id).await.unwrap()
     }
 
+    /// Waits until a claim was released, as [`Self::comes_to`].
+    async fn given_back(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.store.calls(Method::Release) == 0 {
+            assert!(Instant::now() < deadline, "never released");
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.comes_to(None).await;
+    }
+
     /// Waits for what goes on in the background, for a simulated minute at the most.
     async fn comes_to(&self, state: Option<StateKind>) {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -108,10 +118,7 @@ async fn a_claim_that_arrives_after_its_caller_was_refused_is_given_back() {
     scene.unavailable(ask()).await;
     assert_eq!(scene.stored().await, None);
     scene.store.let_go();
-    while scene.store.calls(Method::Release) == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    scene.comes_to(None).await;
+    scene.given_back().await;
     assert_eq!(scene.win(ask()).await.generation(), 1);
 }
 
@@ -175,10 +182,7 @@ async fn a_claim_outlives_the_caller_who_hung_up() {
     scene.store.once(Method::Claim, Fault::HoldCall);
     let _ = tokio::time::timeout(Duration::from_secs(1), scene.engine.begin(ask())).await;
     scene.store.let_go();
-    while scene.store.calls(Method::Release) == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    scene.comes_to(None).await;
+    scene.given_back().await;
 }
 
 #[tokio::test(start_paused = true)]
