@@ -14,10 +14,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use semel::Store;
-use semel::store::Durability;
 use semel::store::memory::MemoryStore;
 use semel_gateway::Config;
-use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
+use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
 
 use crate::exit::{Exit, Failure};
 
@@ -69,8 +68,8 @@ pub(crate) enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store, making it when it does not exist. Within a tokio runtime.
-    pub(crate) fn open(&self, durability: Durability) -> Result<Arc<dyn Store>, OpenError> {
+    /// Opens the store, making it when it does not exist.
+    pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
             Self::Embedded(path) => {
@@ -78,7 +77,9 @@ impl StoreUrl {
                     // When it cannot be made, opening the file in it says why.
                     let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
                 }
-                Ok(Arc::new(EmbeddedStore::open(EmbeddedConfig::new(path).durability(durability))?))
+                let settings = EmbeddedConfig::new(path).durability(config.durability.into());
+                let opened = EmbeddedStore::open(settings);
+                Ok(Arc::new(opened.map_err(|error| Failure::caused(Exit::Unreachable, &error))?))
             }
         }
     }

@@ -20,4 +20,6 @@ pub mod ledger;
 #[cfg(feature = "http")]
 pub mod repeat;
 #[cfg(feature = "http")]
+pub mod tokens;
+#[cfg(feature = "http")]
 pub mod upstream;

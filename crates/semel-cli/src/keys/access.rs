@@ -13,7 +13,7 @@ use crate::store_url::{StoreArgs, StoreUrl};
 
 /// Reaches the records. Opening the store here makes doubts of what was in flight when its owner died, as the start of
 /// a gateway does.
-pub(super) fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Failure> {
+pub(super) async fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Failure> {
     let config = args.config()?;
     let url = args.url(&config)?;
     let unreachable = |text: String| Failure::new(Exit::Unreachable, text);
@@ -34,8 +34,7 @@ pub(super) fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Failure> 
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
         Err(error) => return Err(unreachable(format!("{} cannot be reached: {error}", socket.display()))),
     }
-    let store =
-        url.open(config.durability.into()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let store = url.open(&config).await?;
     tell(verbose, format_args!("nobody owns {url}: opened it; what was in flight there is in doubt"));
     let metrics = Arc::new(Metrics::new());
     let engine = Engine::with(store, metrics.clone(), Limits::default());
