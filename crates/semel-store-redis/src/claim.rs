@@ -1,0 +1,172 @@
+//! The steps: what each script is given, and what its answer means.
+//!
+//! The transitions themselves are in `scripts/`, restated from [`semel::record`]. Next: `store`.
+
+use bytes::Bytes;
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use semel::clock::Timestamp;
+use semel::policy::OnMismatch;
+use semel::record::{ClaimArgs, DoubtCause, Ending, Guard, ReleaseFrom};
+use semel::store::{CompleteArgs, StoreError};
+use semel::{Record, RecordId};
+
+use crate::codec::{self, Head, damaged, micros};
+use crate::script::Script;
+
+/// A step that can be sent, and sent again.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    script: &'a Script,
+    key: Vec<u8>,
+    /// The time for the script, when it is not the server's.
+    now: Option<Timestamp>,
+    what: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        script: &'a Script,
+        key: Vec<u8>,
+        now: Option<Timestamp>,
+        what: Vec<u8>,
+        rest: Vec<u8>,
+    ) -> Self {
+        Self { script, key, now, what, rest }
+    }
+
+    /// By the script's digest.
+    pub(crate) fn short(&self) -> Cmd {
+        self.fill(self.script.call(&self.key))
+    }
+
+    /// With the script's text, for a server that does not have it.
+    pub(crate) fn whole(&self) -> Cmd {
+        self.fill(self.script.call_whole(&self.key))
+    }
+
+    fn fill(&self, mut cmd: Cmd) -> Cmd {
+        match self.now {
+            Some(now) => cmd.arg(now.as_micros()),
+            None => cmd.arg(""),
+        };
+        cmd.arg(&self.what).arg(&self.rest);
+        cmd
+    }
+}
+
+/// Whether the server has done nothing because it does not know the script.
+pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ServerErrorKind::NoScript.into()
+}
+
+pub(crate) fn claim(args: &ClaimArgs) -> Vec<u8> {
+    let mut what = Vec::with_capacity(74);
+    what.extend_from_slice(&args.attempt.to_bytes());
+    what.extend_from_slice(args.fingerprint.target.as_bytes());
+    what.extend_from_slice(args.fingerprint.payload.as_bytes());
+    what.push(u8::from(args.takeover));
+    what.push(u8::from(args.on_mismatch == OnMismatch::Reject));
+    for duration in [args.lease, args.max_execution, args.doubt_retention] {
+        what.extend_from_slice(&micros(duration).to_be_bytes());
+    }
+    what
+}
+
+/// The guard, which every other write begins with.
+pub(crate) fn guard(guard: Guard) -> Vec<u8> {
+    let mut what = Vec::with_capacity(36);
+    what.extend_from_slice(&guard.token.0.to_be_bytes());
+    what.extend_from_slice(&guard.attempt.to_bytes());
+    what
+}
+
+pub(crate) fn complete(args: &CompleteArgs) -> Vec<u8> {
+    let (state, outcome) = match &args.ending {
+        Ending::Completed(outcome) => (codec::COMPLETED, outcome),
+        Ending::Failed(outcome) => (codec::FAILED, outcome),
+    };
+    let mut what = guard(args.guard);
+    what.extend_from_slice(&[state, u8::from(outcome.body_kept)]);
+    what.extend_from_slice(&outcome.code.to_be_bytes());
+    what.extend_from_slice(&micros(args.retention).to_be_bytes());
+    what
+}
+
+/// The cause's place among all, as it is stored.
+pub(crate) fn cause(cause: DoubtCause) -> u8 {
+    let place = DoubtCause::ALL.iter().position(|known| *known == cause);
+    place.and_then(|place| u8::try_from(place).ok()).expect("every cause is among all causes")
+}
+
+/// Whether from in flight, from in doubt, from finished.
+pub(crate) fn allowed(from: ReleaseFrom) -> [u8; 3] {
+    match from {
+        ReleaseFrom::Claim => [1, 1, 0],
+        ReleaseFrom::Doubt => [0, 1, 0],
+        ReleaseFrom::Finished => [0, 0, 1],
+    }
+}
+
+/// What a script did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The step was made; the value is the head of the record.
+    Done,
+    /// An earlier call by the same guard has made it; the value is the record.
+    Already,
+    /// Nothing was changed; the value is the record, if there is one.
+    Refused,
+    /// The record is absent.
+    Removed,
+}
+
+/// A script's answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) verdict: Verdict,
+    pub(crate) now: Timestamp,
+    value: Option<Bytes>,
+}
+
+impl Answer {
+    pub(crate) fn read(value: Value) -> Result<Self, StoreError> {
+        let wrong = || damaged("a script's answer that is not understood");
+        let Value::Array(parts) = value else { return Err(wrong()) };
+        let Ok([verdict, now, value]) = <[Value; 3]>::try_from(parts) else { return Err(wrong()) };
+        let verdict = match verdict {
+            Value::Int(1) => Verdict::Done,
+            Value::Int(2) => Verdict::Already,
+            Value::Int(3) => Verdict::Refused,
+            Value::Int(4) => Verdict::Removed,
+            _ => return Err(wrong()),
+        };
+        let now = match now {
+            Value::Int(micros) => u64::try_from(micros).map(Timestamp::from_micros).map_err(|_| wrong())?,
+            _ => return Err(wrong()),
+        };
+        let value = match value {
+            Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+            Value::Nil => None,
+            _ => return Err(wrong()),
+        };
+        Ok(Self { verdict, now, value })
+    }
+
+    /// The record that was written, of which the answer has the head only.
+    pub(crate) fn written(&self, id: &RecordId, ending: Option<&Ending>) -> Result<Record, StoreError> {
+        let head = Head::read(self.value.as_deref().unwrap_or_default())?;
+        let record = head.into_record(id.clone(), || {
+            let (Ending::Completed(outcome) | Ending::Failed(outcome)) =
+                ending.ok_or_else(|| damaged("an outcome that nobody gave"))?;
+            Ok((outcome.head.clone(), outcome.body.clone()))
+        })?;
+        record.ok_or_else(|| damaged("a written record that is absent"))
+    }
+
+    /// The whole record, as it stands at the time of the answer.
+    pub(crate) fn standing(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
+        let Some(value) = &self.value else { return Ok(None) };
+        Ok(codec::read(value, Some(id))?.and_then(|record| record.at(self.now)))
+    }
+}
