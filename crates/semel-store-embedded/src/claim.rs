@@ -78,6 +78,7 @@ impl<'a> Batch<'a> {
             Request::Complete(args, _) => &args.id,
             Request::Doubt(args) => &args.id,
             Request::Release(args) => &args.id,
+            Request::Import(record, _) => &record.id,
             Request::Get(id) => id,
             Request::Purge(_) => unreachable!("purging is upkeep"),
         };
@@ -97,6 +98,7 @@ impl<'a> Batch<'a> {
             }
             Request::Doubt(args) => (record::doubt(current, args.guard, args.cause, now), &nothing),
             Request::Release(args) => (record::release(current, args.guard, args.from, now), &nothing),
+            Request::Import(record, body) => (record::import(current, (**record).clone(), now), body),
             Request::Get(_) => {
                 return Ok(Ok(Answer::Record(current.and_then(|record| record.at(now)))));
             }
@@ -154,6 +156,8 @@ impl<'a> Batch<'a> {
             State::InDoubt { .. } | State::Completed { .. } | State::Failed { .. } => {
                 self.take(found)?;
                 self.settle(&record, body)?;
+                // An imported one may be ahead of this store's clock.
+                self.changes.last = self.changes.last.max(record.guard.token);
                 return Ok(Written::Done(Some(record)));
             }
         }

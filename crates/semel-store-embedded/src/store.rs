@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use semel::clock::{Clock, Timestamp};
-use semel::record::{self, Ending, Step};
+use semel::record::{self, Ending, Outcome, Step};
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Page, ReleaseArgs, RenewArgs,
-    ScanArgs, StoreError, StoreErrorKind, StoreFuture, Written,
+    ScanArgs, StoreError, StoreErrorKind, StoreFuture, Tier, Written, refuse_live_import,
 };
-use semel::{Record, RecordId, Store, Token};
+use semel::{Record, RecordId, State, Store, Token};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::codec::Body;
@@ -129,8 +129,7 @@ impl EmbeddedStore {
         }
     }
 
-    async fn pack(&self, ending: &Ending) -> Body {
-        let (Ending::Completed(outcome) | Ending::Failed(outcome)) = ending;
+    async fn pack(&self, outcome: &Outcome) -> Body {
         let (body, above) = (outcome.body.clone(), self.compress_above_bytes);
         if body.len() <= PACK_INLINE_MAX_BYTES {
             return Body::pack(&body, above);
@@ -147,6 +146,10 @@ impl Store for EmbeddedStore {
             shared: false,
             watches_elsewhere: false,
         }
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::of_process(self.durability)
     }
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
@@ -181,7 +184,8 @@ impl Store for EmbeddedStore {
 
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let body = self.pack(&args.ending).await;
+            let (Ending::Completed(outcome) | Ending::Failed(outcome)) = &args.ending;
+            let body = self.pack(outcome).await;
             self.write(Request::Complete(args, body)).await
         })
     }
@@ -192,6 +196,17 @@ impl Store for EmbeddedStore {
 
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         Box::pin(self.write(Request::Release(args)))
+    }
+
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        Box::pin(async move {
+            let body = match &record.state {
+                State::InFlight { .. } => return Err(refuse_live_import()),
+                State::InDoubt { .. } => Body::default(),
+                State::Completed { outcome, .. } | State::Failed { outcome, .. } => self.pack(outcome).await,
+            };
+            self.write(Request::Import(Box::new(record), body)).await
+        })
     }
 
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {

@@ -42,6 +42,7 @@ pub(crate) enum Request {
     Complete(CompleteArgs, Body),
     Doubt(DoubtArgs),
     Release(ReleaseArgs),
+    Import(Box<Record>, Body),
     Get(RecordId),
     /// Drop at most so many rows.
     Purge(u32),

@@ -6,6 +6,8 @@ local ABSENT, IN_FLIGHT, IN_DOUBT, COMPLETED = 0, 1, 2, 3
 local DONE, ALREADY, REFUSED, REMOVED = 1, 2, 3, 4
 -- For so long the token of a record that is absent stays, so that it does not repeat when the clock goes back.
 local HOLD_US = 600 * 1000000
+-- At most so far ahead of the clock is a token believed that came from another store.
+local AHEAD_US = 86400 * 1000000
 
 local now
 if ARGV[1] == '' then
@@ -53,7 +55,8 @@ end
 
 -- Redis's own expiry is only to get rid of what is absent anyway.
 local function write(value, until_us)
-  local keep_ms = math.ceil(math.max(until_us - now, HOLD_US) / 1000)
+  local ahead_us = math.min(math.max(struct.unpack('>I8', value, 11) - now, 0), AHEAD_US)
+  local keep_ms = math.ceil(math.max(until_us - now, ahead_us + HOLD_US) / 1000)
   redis.call('SET', KEYS[1], value, 'PX', string.format('%.0f', keep_ms))
 end
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
 use semel::clock::Timestamp;
 use semel::policy::OnMismatch;
-use semel::record::{ClaimArgs, DoubtCause, Ending, Guard, ReleaseFrom};
+use semel::record::{ClaimArgs, Ending, Outcome, ReleaseFrom};
 use semel::store::{CompleteArgs, StoreError};
 use semel::{Record, RecordId};
 
@@ -73,30 +73,16 @@ pub(crate) fn claim(args: &ClaimArgs) -> Vec<u8> {
     what
 }
 
-/// The guard, which every other write begins with.
-pub(crate) fn guard(guard: Guard) -> Vec<u8> {
-    let mut what = Vec::with_capacity(36);
-    what.extend_from_slice(&guard.token.0.to_be_bytes());
-    what.extend_from_slice(&guard.attempt.to_bytes());
-    what
-}
-
 pub(crate) fn complete(args: &CompleteArgs) -> Vec<u8> {
     let (state, outcome) = match &args.ending {
         Ending::Completed(outcome) => (codec::COMPLETED, outcome),
         Ending::Failed(outcome) => (codec::FAILED, outcome),
     };
-    let mut what = guard(args.guard);
+    let mut what = codec::guard(args.guard);
     what.extend_from_slice(&[state, u8::from(outcome.body_kept)]);
     what.extend_from_slice(&outcome.code.to_be_bytes());
     what.extend_from_slice(&micros(args.retention).to_be_bytes());
     what
-}
-
-/// The cause's place among all, as it is stored.
-pub(crate) fn cause(cause: DoubtCause) -> u8 {
-    let place = DoubtCause::ALL.iter().position(|known| *known == cause);
-    place.and_then(|place| u8::try_from(place).ok()).expect("every cause is among all causes")
 }
 
 /// Whether from in flight, from in doubt, from finished.
@@ -154,11 +140,10 @@ impl Answer {
     }
 
     /// The record that was written, of which the answer has the head only.
-    pub(crate) fn written(&self, id: &RecordId, ending: Option<&Ending>) -> Result<Record, StoreError> {
+    pub(crate) fn written(&self, id: &RecordId, outcome: Option<&Outcome>) -> Result<Record, StoreError> {
         let head = Head::read(self.value.as_deref().unwrap_or_default())?;
         let record = head.into_record(id.clone(), || {
-            let (Ending::Completed(outcome) | Ending::Failed(outcome)) =
-                ending.ok_or_else(|| damaged("an outcome that nobody gave"))?;
+            let outcome = outcome.ok_or_else(|| damaged("an outcome that nobody gave"))?;
             Ok((outcome.head.clone(), outcome.body.clone()))
         })?;
         record.ok_or_else(|| damaged("a written record that is absent"))

@@ -69,6 +69,41 @@ pub(crate) fn finished(id: &RecordId, outcome: &Outcome) -> Vec<u8> {
     all
 }
 
+/// What precedes the identity, of a record that is finished or in doubt.
+pub(crate) fn head(record: &Record) -> Vec<u8> {
+    let mut all = Vec::with_capacity(HEAD_BYTES);
+    let (state, cause, first, second) = match record.state {
+        State::InFlight { lease_until, execute_until } => (IN_FLIGHT, 0, lease_until, execute_until),
+        State::InDoubt { since, expires_at, cause } => (IN_DOUBT, self::cause(cause), since, expires_at),
+        State::Completed { completed_at, expires_at, .. } => (COMPLETED, 0, completed_at, expires_at),
+        State::Failed { completed_at, expires_at, .. } => (FAILED, 0, completed_at, expires_at),
+    };
+    let (kept, code) = record.outcome().map_or((false, 0), |outcome| (outcome.body_kept, outcome.code));
+    all.extend_from_slice(&[VERSION, state, cause, u8::from(kept)]);
+    all.extend_from_slice(&code.to_be_bytes());
+    all.extend_from_slice(&record.generation.to_be_bytes());
+    all.extend_from_slice(&guard(record.guard));
+    all.extend_from_slice(record.fingerprint.target.as_bytes());
+    all.extend_from_slice(record.fingerprint.payload.as_bytes());
+    let times = [record.claimed_at.as_micros(), micros(record.doubt_retention), first.as_micros(), second.as_micros()];
+    times.iter().for_each(|time| all.extend_from_slice(&time.to_be_bytes()));
+    all
+}
+
+/// Token and attempt, as they are stored and as every write but the claim begins with.
+pub(crate) fn guard(guard: Guard) -> Vec<u8> {
+    let mut all = Vec::with_capacity(36);
+    all.extend_from_slice(&guard.token.0.to_be_bytes());
+    all.extend_from_slice(&guard.attempt.to_bytes());
+    all
+}
+
+/// The cause's place among all, as it is stored.
+pub(crate) fn cause(cause: DoubtCause) -> u8 {
+    let place = DoubtCause::ALL.iter().position(|known| *known == cause);
+    place.and_then(|place| u8::try_from(place).ok()).expect("every cause is among all causes")
+}
+
 fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("records are smaller than 4 GiB").to_be_bytes()
 }
@@ -229,7 +264,7 @@ mod tests {
 
     fn value(id: &RecordId, state: u8, outcome: &Outcome) -> Bytes {
         let mut bytes = vec![VERSION, state, 0, 1, 0, 201];
-        bytes.extend_from_slice(&[0; HEAD_BYTES - 6]);
+        bytes.resize(HEAD_BYTES, 0);
         bytes.extend(finished(id, outcome));
         bytes.into()
     }

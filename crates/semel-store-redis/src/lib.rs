@@ -5,10 +5,11 @@
 //! decide it, refuses those that may lose everything, and names what the others lose.
 //!
 //! ```no_run
+//! use semel::Store;
 //! use semel_store_redis::{RedisConfig, RedisStore};
 //! # async fn open() -> Result<(), semel_store_redis::OpenError> {
 //! let store = RedisStore::open(RedisConfig::from_url("redis://localhost?prefix=shop")?).await?;
-//! println!("{}", store.report());
+//! println!("{}", store.tier());
 //! # Ok(()) }
 //! ```
 //!
@@ -29,5 +30,4 @@ pub mod store;
 mod watch;
 
 pub use config::{Fsync, OpenError, OpenErrorKind, RedisConfig};
-pub use open::Report;
 pub use store::RedisStore;

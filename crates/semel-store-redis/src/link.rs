@@ -109,10 +109,11 @@ impl Link {
 
     /// Sends a command to where its key is.
     pub(crate) async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Self::One(manager) => manager.clone().send_packed_command(cmd).await,
             Self::Cluster(cluster) => cluster.clone().req_packed_command(cmd).await,
-        }
+        };
+        answer?.extract_error()
     }
 
     /// Sends commands about one key on one connection, and returns all answers, errors among them.
@@ -126,12 +127,13 @@ impl Link {
 
     /// Sends a command to the node at `addr`; without a Cluster there is only one.
     pub(crate) async fn send_to(&self, addr: &str, cmd: Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Self::One(manager) => manager.clone().send_packed_command(&cmd).await,
             Self::Cluster(cluster) => {
                 cluster.clone().route_command(cmd, RoutingInfo::SingleNode(route(addr))).await
             }
-        }
+        };
+        answer?.extract_error()
     }
 
     /// The same with several commands, each about a key that is there.

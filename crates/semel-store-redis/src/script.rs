@@ -44,6 +44,7 @@ pub(crate) struct Scripts {
     pub(crate) complete: Script,
     pub(crate) doubt: Script,
     pub(crate) release: Script,
+    pub(crate) import: Script,
     pub(crate) get: Script,
 }
 
@@ -59,6 +60,7 @@ impl Scripts {
             complete: script(include_str!("../scripts/complete.lua")),
             doubt: script(include_str!("../scripts/doubt.lua")),
             release: script(include_str!("../scripts/release.lua")),
+            import: script(include_str!("../scripts/import.lua")),
             get: script(include_str!("../scripts/get.lua")),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use semel::store::Durability;
+use semel::store::{Durability, Survives, Tier};
 
 use crate::config::{Fsync, OpenError, OpenErrorKind, RedisConfig};
 
@@ -182,15 +182,6 @@ impl Server {
         }
     }
 
-    /// How it keeps what it acknowledged, in a few words.
-    pub(crate) fn keeping(&self, config: &RedisConfig) -> String {
-        match (self.info("aof_enabled"), self.fsync(config)) {
-            ("1", Some(fsync)) => format!("appendfsync {}", fsync.as_str()),
-            ("1", None) => "appendonly yes, appendfsync not known".to_owned(),
-            _ => "appendonly no".to_owned(),
-        }
-    }
-
     /// What an operator should know and need not change.
     pub(crate) fn notes(&self, config: &RedisConfig) -> Vec<String> {
         let mut notes = Vec::new();
@@ -233,6 +224,52 @@ impl Server {
         }
         notes
     }
+}
+
+/// What an acknowledged write survives on these servers: on the weakest of them.
+pub(crate) fn tier(servers: &[Server], config: &RedisConfig) -> Tier {
+    let durability = servers.iter().map(|server| server.durability(config)).min().unwrap_or(Durability::None);
+    let fsync = servers.iter().filter_map(|server| server.fsync(config)).min();
+    let replicated = servers.iter().filter(|server| server.is_master()).all(|master| master.number("connected_slaves") > 0);
+    let (mut process_kill, mut power_cut) = match (durability, fsync) {
+        (Durability::None, _) => (Survives::No, Survives::No),
+        (Durability::Power, _) => (Survives::Yes, Survives::Yes),
+        (_, Some(Fsync::No)) => (Survives::Yes, Survives::Partly("what was not written yet lost, often 30 s".into())),
+        _ => (Survives::Yes, Survives::Partly("up to 2 s lost".into())),
+    };
+    let waits = config.wait_replicas > 0;
+    let (node_loss, partition) = match (config.cluster, replicated) {
+        (_, false) => (Survives::No, Survives::NotApplicable),
+        (true, true) if waits => {
+            let often = "usually; no guarantee, even though replicas confirm each write";
+            (Survives::Partly(often.into()), Survives::Partly("no guarantee".into()))
+        }
+        (true, true) => (
+            Survives::Partly("what the replicas had not received lost".into()),
+            Survives::Partly("a key can be claimed twice for up to the node timeout".into()),
+        ),
+        (false, true) if waits => {
+            (Survives::Partly("usually, when a replica is promoted".into()), Survives::Partly("no guarantee".into()))
+        }
+        (false, true) => (Survives::No, Survives::NotApplicable),
+    };
+    // A master that ends is replaced, whatever is on its disk.
+    if config.cluster && replicated && durability > Durability::None {
+        process_kill = node_loss.clone();
+        power_cut = node_loss.clone();
+    }
+    let mut warnings: Vec<String> = Vec::new();
+    for server in servers {
+        for note in server.notes(config) {
+            let same = warnings.iter().any(|known| known.ends_with(&note));
+            if !same {
+                warnings.push(if config.cluster { format!("{}: {note}", server.addr) } else { note });
+            }
+        }
+    }
+    let versions = servers.first().map(Server::version);
+    let server = versions.map(|version| if config.cluster { format!("{version} Cluster") } else { version });
+    Tier { server, process_kill, power_cut, node_loss, partition, warnings }
 }
 
 /// The fields of INFO.

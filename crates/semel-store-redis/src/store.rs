@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use redis::{Pipeline, RedisError, Value};
 use semel::clock::Clock;
-use semel::record::{DoubtCause, Ending, ReleaseFrom};
+use semel::record::{DoubtCause, Ending, Outcome, ReleaseFrom, StateKind};
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Guard, Page, ReleaseArgs,
-    RenewArgs, ScanArgs, StoreError, StoreErrorKind, StoreFuture, Written,
+    RenewArgs, ScanArgs, StoreError, StoreErrorKind, StoreFuture, Tier, Written, refuse_live_import,
 };
 use semel::{Record, RecordId, Store};
 
@@ -19,7 +19,7 @@ use crate::claim::{self, Answer, Call, Verdict};
 use crate::codec;
 use crate::config::{OpenError, RedisConfig};
 use crate::link::{Link, read_error};
-use crate::open::{self, Report};
+use crate::open;
 use crate::scan;
 use crate::script::{Script, Scripts};
 use crate::watch::Watchers;
@@ -36,7 +36,7 @@ pub struct RedisStore {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) durability: Durability,
     pub(crate) hears: bool,
-    pub(crate) report: Report,
+    pub(crate) tier: Tier,
 }
 
 impl RedisStore {
@@ -46,12 +46,6 @@ impl RedisStore {
     /// [`OpenError`], whose kind says what stood in the way.
     pub async fn open(config: RedisConfig) -> Result<Self, OpenError> {
         open::open(config).await
-    }
-
-    /// What was found when the store was opened.
-    #[must_use]
-    pub fn report(&self) -> &Report {
-        &self.report
     }
 
     pub(crate) fn key(&self, id: &RecordId) -> Vec<u8> {
@@ -101,15 +95,15 @@ impl RedisStore {
         script: &Script,
         id: &RecordId,
         what: Vec<u8>,
-        ending: Option<&Ending>,
+        outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
-        let rest = match ending {
-            Some(Ending::Completed(outcome) | Ending::Failed(outcome)) => codec::finished(id, outcome),
+        let rest = match outcome {
+            Some(outcome) => codec::finished(id, outcome),
             None => codec::identity(id, 0),
         };
         let answer = self.write(self.call(script, id, what, rest)).await?;
         Ok(match answer.verdict {
-            Verdict::Done => Written::Done(Some(answer.written(id, ending)?)),
+            Verdict::Done => Written::Done(Some(answer.written(id, outcome)?)),
             Verdict::Already => Written::Done(answer.standing(id)?),
             Verdict::Removed => Written::Done(None),
             Verdict::Refused => Written::Refused(answer.standing(id)?),
@@ -122,9 +116,9 @@ impl RedisStore {
         script: &Script,
         id: &RecordId,
         what: Vec<u8>,
-        ending: Option<&Ending>,
+        outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
-        let written = self.guarded(script, id, what, ending).await;
+        let written = self.guarded(script, id, what, outcome).await;
         self.watchers.wake(&id.digest());
         written
     }
@@ -145,9 +139,9 @@ impl RedisStore {
         if record.guard.attempt != args.attempt {
             return unconfirmed;
         }
-        let (script, mut what) = (&self.scripts, claim::guard(record.guard));
+        let (script, mut what) = (&self.scripts, codec::guard(record.guard));
         let script = if record.generation > 1 {
-            what.push(claim::cause(DoubtCause::NoAnswer));
+            what.push(codec::cause(DoubtCause::NoAnswer));
             &script.doubt
         } else {
             what.extend(claim::allowed(ReleaseFrom::Claim));
@@ -192,6 +186,10 @@ impl Store for RedisStore {
         }
     }
 
+    fn tier(&self) -> Tier {
+        self.tier.clone()
+    }
+
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         Box::pin(async move {
             let rest = codec::identity(&args.id, 0);
@@ -216,7 +214,7 @@ impl Store for RedisStore {
 
     fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = claim::guard(args.guard);
+            let mut what = codec::guard(args.guard);
             what.extend_from_slice(&codec::micros(args.lease).to_be_bytes());
             self.guarded(&self.scripts.renew, &args.id, what, None).await
         })
@@ -225,23 +223,34 @@ impl Store for RedisStore {
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
             let what = claim::complete(&args);
-            self.settle(&self.scripts.complete, &args.id, what, Some(&args.ending)).await
+            let (Ending::Completed(outcome) | Ending::Failed(outcome)) = &args.ending;
+            self.settle(&self.scripts.complete, &args.id, what, Some(outcome)).await
         })
     }
 
     fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = claim::guard(args.guard);
-            what.push(claim::cause(args.cause));
+            let mut what = codec::guard(args.guard);
+            what.push(codec::cause(args.cause));
             self.settle(&self.scripts.doubt, &args.id, what, None).await
         })
     }
 
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = claim::guard(args.guard);
+            let mut what = codec::guard(args.guard);
             what.extend(claim::allowed(args.from));
             self.settle(&self.scripts.release, &args.id, what, None).await
+        })
+    }
+
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        Box::pin(async move {
+            if record.state.kind() == StateKind::InFlight {
+                return Err(refuse_live_import());
+            }
+            let what = codec::head(&record);
+            self.settle(&self.scripts.import, &record.id, what, record.outcome()).await
         })
     }
 

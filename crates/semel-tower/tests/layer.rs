@@ -24,7 +24,7 @@ use semel::policy::{OnDoubt, OnDuplicate};
 use semel::store::memory::MemoryStore;
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
-    Store, StoreError, StoreErrorKind, StoreFuture, Written,
+    Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
 use semel::{Engine, Key, Policy, Record, RecordId};
 use semel_tower::route::{Authorize, HookFuture, KeySource, Missing, OnStoreDown, Probe, Probed};
@@ -630,6 +630,12 @@ fn down<'a, T: 'a>() -> StoreFuture<'a, T> {
 impl Store for Flaky {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+    fn tier(&self) -> Tier {
+        self.inner.tier()
+    }
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        self.inner.import(record)
     }
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         if self.claims_fail { down() } else { self.inner.claim(args) }

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, SystemClock};
 use crate::digest::Digest;
-use crate::record::{self, Guard, Record, Step, Token};
+use crate::record::{self, Guard, Record, StateKind, Step, Token};
 use crate::scope::RecordId;
 use crate::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Page, ReleaseArgs, RenewArgs,
-    ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Written,
+    ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written, refuse_live_import,
 };
 
 /// Records in this process's memory.
@@ -105,6 +105,10 @@ impl Store for MemoryStore {
         Capabilities { name: "memory", durability: Durability::None, shared: false, watches_elsewhere: false }
     }
 
+    fn tier(&self) -> Tier {
+        Tier::of_process(Durability::None)
+    }
+
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         let now = self.clock.now();
         let mut shelf = self.shelf();
@@ -141,6 +145,15 @@ impl Store for MemoryStore {
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         let now = self.clock.now();
         ready(self.write(&args.id, |current| record::release(current, args.guard, args.from, now)))
+    }
+
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        if record.state.kind() == StateKind::InFlight {
+            return ready(Err(refuse_live_import()));
+        }
+        let now = self.clock.now();
+        let id = record.id.clone();
+        ready(self.write(&id, |current| record::import(current, record, now)))
     }
 
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
