@@ -96,8 +96,7 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
 
 async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let mut signals = Signals::listen()?;
-    let store =
-        url.open(config.durability.into()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let store = url.open(config.durability.into()).await?;
     let tier = store.tier();
     tracing::info!(store = store.capabilities().name, server = tier.server, survives = %tier, "store opened");
     let metrics = Arc::new(Metrics::new());

@@ -2,8 +2,10 @@
 //!
 //! The transitions themselves are in `scripts/`, restated from [`semel::record`]. Next: `store`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use semel::clock::Timestamp;
 use semel::policy::OnMismatch;
 use semel::record::{ClaimArgs, Ending, Outcome, ReleaseFrom};
@@ -11,6 +13,7 @@ use semel::store::{CompleteArgs, StoreError};
 use semel::{Record, RecordId};
 
 use crate::codec::{self, Head, damaged, micros};
+use crate::link::Link;
 use crate::script::Script;
 
 /// A step that can be sent, and sent again.
@@ -35,13 +38,32 @@ impl<'a> Call<'a> {
         Self { script, key, now, what, rest }
     }
 
-    /// By the script's digest.
-    pub(crate) fn short(&self) -> Cmd {
+    /// Sends it to the server, which may not know the script yet: then it has done nothing.
+    pub(crate) async fn send(&self, link: &Link) -> RedisResult<Value> {
+        match link.send(&self.short()).await {
+            Err(error) if is_unknown_script(&error) => link.send(&self.whole()).await,
+            answer => answer,
+        }
+    }
+
+    /// Sends it and waits until `replicas` have confirmed what it wrote, or `patience` is over. Returns how many have.
+    pub(crate) async fn send_and_wait(
+        &self,
+        link: &Link,
+        replicas: usize,
+        patience: Duration,
+    ) -> RedisResult<(Value, usize)> {
+        match wait(link, self.short(), replicas, patience).await {
+            Err(error) if is_unknown_script(&error) => wait(link, self.whole(), replicas, patience).await,
+            answer => answer,
+        }
+    }
+
+    fn short(&self) -> Cmd {
         self.fill(self.script.call(&self.key))
     }
 
-    /// With the script's text, for a server that does not have it.
-    pub(crate) fn whole(&self) -> Cmd {
+    fn whole(&self) -> Cmd {
         self.fill(self.script.call_whole(&self.key))
     }
 
@@ -55,8 +77,21 @@ impl<'a> Call<'a> {
     }
 }
 
+async fn wait(link: &Link, cmd: Cmd, replicas: usize, patience: Duration) -> RedisResult<(Value, usize)> {
+    let mut both = Pipeline::with_capacity(2);
+    let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    both.add_command(cmd).cmd("WAIT").arg(replicas).arg(patience_ms);
+    let mut answers = link.send_all(&both).await?.into_iter();
+    let value = answers.next().unwrap_or_default().extract_error()?;
+    let confirmed = match answers.next() {
+        Some(Value::Int(replicas)) => usize::try_from(replicas).unwrap_or(0),
+        _ => 0,
+    };
+    Ok((value, confirmed))
+}
+
 /// Whether the server has done nothing because it does not know the script.
-pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
+fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ServerErrorKind::NoScript.into()
 }
 

@@ -16,7 +16,7 @@
 //! In reading order: [`config`] (what can be chosen, and the URL), `open` and `server` (what servers are refused, and
 //! what the others lose), [`store`] (the trait), `claim` (what each script is given and answers), `script` and the
 //! folder `scripts` (the transitions), `codec` (record to value and back), `link` (connections and their errors),
-//! `scan` (listing), `watch` (who is told of a change).
+//! `scan` (listing), `watch` (who is told of a change), `upkeep` (servers that change while they are used).
 
 mod claim;
 mod codec;
@@ -27,6 +27,7 @@ mod scan;
 mod script;
 mod server;
 pub mod store;
+mod upkeep;
 mod watch;
 
 pub use config::{Fsync, OpenError, OpenErrorKind, RedisConfig};

@@ -1,25 +1,24 @@
 //! Opening: every server is asked what it is and how it is set, one that may lose everything is refused, and what is
 //! left gives the tier.
 //!
-//! Also the markers: keys that are written when a store is begun, so that a server that lost its data is noticed.
-//! Next: `server`, which judges, and [`crate::store`].
+//! Next: `server`, which judges; `upkeep`, which looks again later.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
-use redis::{ErrorKind, RedisError, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use semel::store::Durability;
 use semel::{Key, Operation, RecordId, Tenant};
 use tokio::task::JoinSet;
 
+use crate::claim::Call;
+use crate::codec;
 use crate::config::{Node, OpenError, OpenErrorKind, RedisConfig};
 use crate::link::{self, Link};
 use crate::script::Scripts;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::store::RedisStore;
+use crate::upkeep::{Markers, Upkeep};
 use crate::watch::Watchers;
-
-/// Enough that each of up to some ten shards has several.
-const CLUSTER_MARKERS: usize = 64;
 
 pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let servers = survey(&config).await?;
@@ -27,32 +26,71 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
         server.refuse_settings(&config)?;
         server.refuse_state(&config)?;
     }
-    let shown = config.shown();
+    let (shown, scripts) = (config.shown(), Scripts::new(config.cluster, config.wait_replicas > 0));
     let watchers = Arc::new(Watchers::default());
     let link = Link::connect(&config, Arc::clone(&watchers)).await.map_err(|error| explain(&shown, &error))?;
-    let scripts = Scripts::new(config.cluster, config.wait_replicas > 0);
-    let mut store = RedisStore {
+    let mut tier = server::tier(&servers, &config);
+    let markers = Markers { link: link.clone(), prefix: config.prefix.clone() };
+    try_out(&link, &config, &scripts).await.map_err(|error| explain(&shown, &error))?;
+    let deaf = try_channel(&link, &config).await.err().map(|why| {
+        let prefix = &config.prefix;
+        format!("this user may not subscribe to the channels {prefix}:* ({why}): who waits for another process polls")
+    });
+    tier.warnings.extend(deaf.clone());
+    let missing = markers.write().await.map_err(|error| explain(&shown, &error))?;
+    tier.warnings.extend(lost(missing, &markers));
+    let tier = Arc::new(RwLock::new(tier));
+    let hears = deaf.is_none();
+    let upkeep = Upkeep::start(config.clone(), markers, deaf, Arc::clone(&tier));
+    Ok(RedisStore {
         link,
         scripts,
         watchers,
         durability: servers.iter().map(|server| server.durability(&config)).min().unwrap_or(Durability::None),
-        tier: crate::server::tier(&servers, &config),
-        hears: false,
+        tier,
+        hears,
         prefix: config.prefix,
         wait_replicas: config.wait_replicas,
         timeout: config.timeout,
         clock: config.clock,
-    };
-    store.try_out(&shown).await?;
-    store.mark(&shown).await?;
-    for warning in &store.tier.warnings {
-        tracing::warn!(store = %shown, "{warning}");
+        _upkeep: upkeep,
+    })
+}
+
+/// What to say of markers that were missing.
+fn lost(missing: usize, markers: &Markers) -> Option<String> {
+    let (all, prefix) = (markers.count(), &markers.prefix);
+    match missing {
+        0 => None,
+        _ if missing == all => Some(format!(
+            "there is nothing under the prefix {prefix}: this is its first start, or its data is gone, and then keys \
+             that were answered run again"
+        )),
+        _ => Some(format!(
+            "{missing} of {all} parts of the prefix {prefix} were empty: a shard has lost its data, and keys that \
+             were answered there run again"
+        )),
     }
-    Ok(store)
+}
+
+/// Uses once what every step will use, so that a missing command or right shows now.
+async fn try_out(link: &Link, config: &RedisConfig, scripts: &Scripts) -> RedisResult<()> {
+    let key = Key::new("semel-tries-out").expect("it is printable");
+    let id = RecordId::new(Tenant::public(), Operation::new("semel"), key);
+    let key = format!("{}:{}", config.prefix, id.digest()).into_bytes();
+    let call = Call::new(&scripts.get, key, None, Vec::new(), codec::identity(&id, 0));
+    call.send(link).await.map(|_| ())
+}
+
+/// The channel of the same key. What stays subscribed is never published to.
+async fn try_channel(link: &Link, config: &RedisConfig) -> RedisResult<()> {
+    let channel = format!("{}:try", config.prefix).into_bytes();
+    link.subscribe(&channel).await?;
+    link.unsubscribe(&channel).await
 }
 
 /// Asks every server about itself: of a Cluster all masters and replicas that can be reached.
-async fn survey(config: &RedisConfig) -> Result<Vec<Server>, OpenError> {
+pub(crate) async fn survey(config: &RedisConfig) -> Result<Vec<Server>, OpenError> {
     let mut last = None;
     for node in &config.nodes {
         let asked = visit(config, node).await;
@@ -106,9 +144,8 @@ async fn whole_cluster(config: &RedisConfig, first: &Node, slots: Value) -> Resu
     for (addr, asked) in asking.join_all().await {
         match asked {
             Ok((server, _)) => servers.push(server),
-            Err(error) if error.kind() == OpenErrorKind::Unreachable && !masters.contains(&addr) => {
-                tracing::warn!(%error, "a replica cannot be reached");
-            }
+            // A replica that is away keeps nothing; its master says how many it has.
+            Err(error) if error.kind() == OpenErrorKind::Unreachable && !masters.contains(&addr) => {}
             Err(error) => return Err(error),
         }
     }
@@ -144,60 +181,6 @@ fn address(node: Value) -> Option<String> {
     let host: String = redis::from_redis_value(parts.next()?).ok()?;
     let port: u16 = redis::from_redis_value(parts.next()?).ok()?;
     Some(format!("{host}:{port}"))
-}
-
-impl RedisStore {
-    /// Uses once what every claim will use, so that a missing command or right shows now.
-    async fn try_out(&mut self, shown: &str) -> Result<(), OpenError> {
-        let key = Key::new("semel-tries-out").expect("it is printable");
-        let id = RecordId::new(Tenant::public(), Operation::new("semel"), key);
-        semel::Store::get(self, &id).await.map_err(|error| {
-            let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
-            source.map_or_else(
-                || OpenError::new(OpenErrorKind::Commands, shown, error.to_string()),
-                |error| explain(shown, error),
-            )
-        })?;
-        let channel = self.key(&id);
-        self.hears = self.link.subscribe(&channel).await.is_ok();
-        if self.hears {
-            // What stays subscribed is never published to.
-            let _ = self.link.unsubscribe(&channel).await;
-        } else {
-            self.tier.warnings.push(format!(
-                "this user may not subscribe to the channels {}:*: who waits for another gateway polls",
-                self.prefix
-            ));
-        }
-        Ok(())
-    }
-
-    /// Leaves a marker at every part of the store, or finds the one that is there.
-    async fn mark(&mut self, shown: &str) -> Result<(), OpenError> {
-        let markers = if self.link.is_cluster() { CLUSTER_MARKERS } else { 1 };
-        let mut new = 0;
-        for n in 0..markers {
-            let key = format!("{}:store:{n}", self.prefix);
-            let mut cmd = redis::cmd("SET");
-            cmd.arg(key).arg(format!("semel 1 {}", uuid::Uuid::new_v4())).arg("NX");
-            let written = self.link.send(&cmd).await.map_err(|error| explain(shown, &error))?;
-            new += usize::from(written != Value::Nil);
-        }
-        match new {
-            0 => tracing::info!(store = %shown, prefix = self.prefix, "found the records of an earlier start"),
-            _ if new == markers => self.tier.warnings.push(format!(
-                "nothing under the prefix {}: this is the first start with it, or its data is gone, and then keys \
-                 that were answered run again",
-                self.prefix
-            )),
-            _ => self.tier.warnings.push(format!(
-                "{new} of {markers} parts of the prefix {} were empty: a shard has lost its data, and keys that were \
-                 answered there run again",
-                self.prefix
-            )),
-        }
-        Ok(())
-    }
 }
 
 /// What an error of the driver means to whoever opens a store.

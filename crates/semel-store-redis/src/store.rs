@@ -3,10 +3,9 @@
 //! Repeating a step is safe: a claim is recognised by its attempt, the other writes by their guard. Next: `claim`
 //! (what a script is given), `link` (how it gets there), `scan`.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::{Pipeline, RedisError, Value};
 use semel::clock::Clock;
 use semel::record::{DoubtCause, Ending, Outcome, ReleaseFrom, StateKind};
 use semel::store::{
@@ -22,6 +21,7 @@ use crate::link::{Link, read_error};
 use crate::open;
 use crate::scan;
 use crate::script::{Script, Scripts};
+use crate::upkeep::Upkeep;
 use crate::watch::Watchers;
 
 /// Records on a Redis server or Cluster. Its methods must be called within a tokio runtime.
@@ -36,7 +36,8 @@ pub struct RedisStore {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) durability: Durability,
     pub(crate) hears: bool,
-    pub(crate) tier: Tier,
+    pub(crate) tier: Arc<RwLock<Tier>>,
+    pub(crate) _upkeep: Upkeep,
 }
 
 impl RedisStore {
@@ -59,34 +60,17 @@ impl RedisStore {
     /// Sends a step that writes. With replicas to wait for, an answer that they have not confirmed is an error with
     /// [`Unconfirmed`] as its source, and the write stands.
     async fn write(&self, call: Call<'_>) -> Result<Answer, StoreError> {
-        let answer = match self.send(&call.short()).await {
-            Err(error) if claim::is_unknown_script(&error) => self.send(&call.whole()).await,
-            answer => answer,
+        let wanted = self.wait_replicas;
+        let sent = match wanted {
+            0 => call.send(&self.link).await.map(|value| (value, 0)),
+            _ => call.send_and_wait(&self.link, wanted, self.timeout / 2).await,
         };
-        let (value, confirmed) = answer.map_err(|error| self.link.write_error(error))?;
+        let (value, confirmed) = sent.map_err(|error| self.link.write_error(error))?;
         let answer = Answer::read(value)?;
-        if confirmed < self.wait_replicas && answer.verdict != Verdict::Refused {
-            let wanted = self.wait_replicas;
+        if confirmed < wanted && answer.verdict != Verdict::Refused {
             return Err(StoreError::new(StoreErrorKind::Unknown, Unconfirmed { confirmed, wanted }));
         }
         Ok(answer)
-    }
-
-    /// Sends a command, and waits for replicas where that is chosen. Returns how many have confirmed.
-    async fn send(&self, cmd: &redis::Cmd) -> Result<(Value, usize), RedisError> {
-        if self.wait_replicas == 0 {
-            return self.link.send(cmd).await.map(|value| (value, 0));
-        }
-        let mut both = Pipeline::with_capacity(2);
-        let patience = u64::try_from(self.timeout.as_millis() / 2).unwrap_or(u64::MAX);
-        both.add_command(cmd.clone()).cmd("WAIT").arg(self.wait_replicas).arg(patience);
-        let mut answers = self.link.send_all(&both).await?.into_iter();
-        let value = answers.next().unwrap_or_default().extract_error()?;
-        let confirmed = match answers.next() {
-            Some(Value::Int(replicas)) => usize::try_from(replicas).unwrap_or(0),
-            _ => 0,
-        };
-        Ok((value, confirmed))
     }
 
     /// Makes a guarded write and says what it came to.
@@ -125,10 +109,7 @@ impl RedisStore {
 
     async fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
         let call = self.call(&self.scripts.get, id, Vec::new(), codec::identity(id, 0));
-        let answer = match self.link.send(&call.short()).await {
-            Err(error) if claim::is_unknown_script(&error) => self.link.send(&call.whole()).await,
-            answer => answer,
-        };
+        let answer = call.send(&self.link).await;
         Answer::read(answer.map_err(read_error)?)?.standing(id)
     }
 
@@ -148,11 +129,7 @@ impl RedisStore {
             &script.release
         };
         let call = self.call(script, &args.id, what, codec::identity(&args.id, 0));
-        let withdrawn = match self.link.send(&call.short()).await {
-            Err(error) if claim::is_unknown_script(&error) => self.link.send(&call.whole()).await,
-            answer => answer,
-        };
-        match withdrawn.map(Answer::read) {
+        match call.send(&self.link).await.map(Answer::read) {
             Ok(Ok(answer)) if answer.verdict != Verdict::Refused => {
                 StoreError::new(StoreErrorKind::Unavailable, unconfirmed)
             }
@@ -187,7 +164,7 @@ impl Store for RedisStore {
     }
 
     fn tier(&self) -> Tier {
-        self.tier.clone()
+        self.tier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {

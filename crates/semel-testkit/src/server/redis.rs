@@ -327,12 +327,14 @@ impl RedisCluster {
     /// # Panics
     /// When that is not so within half a minute.
     pub fn settle(&self) {
-        self.wait_for("the cluster is well", |node| {
+        self.wait_for("replicas follow their masters", |node| {
             node.info("role") == "master" || node.info("master_link_status") == "up"
         });
         self.wait_for("the cluster is well", |node| {
             node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
         });
+        // One that comes back believes for a moment that it is still a master.
+        self.wait_for("there are as many masters as at first", |_| self.masters().len() == self.masters);
     }
 
     fn wait_for(&self, what: &str, holds: impl Fn(&RedisServer) -> bool) {
