@@ -412,6 +412,19 @@ async fn a_watcher_in_another_process_is_woken_on_one_server_and_on_a_cluster() 
     }
 }
 
+/// Redis's own expiry must never turn a lapsed claim into an absent record.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_a_claim_until_its_doubt_is_over_and_an_outcome_until_its_retention_is() {
+    let server = RedisServer::start();
+    let store = open(&server.url()).await;
+    let kept = |key: &str| Duration::from_millis(server.ask(&["PTTL", &key_of(key)]).parse().unwrap());
+    let record = won(&store, "k").await;
+    let slack = Duration::from_secs(30);
+    assert!(kept("k") + slack >= DAY + Policy::default().doubt_retention, "{:?}", kept("k"));
+    store.complete(completion(&record)).await.unwrap();
+    assert!(kept("k") + slack >= DAY && kept("k") <= DAY + slack, "{:?}", kept("k"));
+}
+
 /// A clock that can go back.
 #[derive(Debug)]
 struct Wandering(std::sync::atomic::AtomicU64);
