@@ -7,6 +7,7 @@
 mod driver;
 mod floor;
 mod plain;
+mod redis;
 mod store;
 
 use std::error::Error;
@@ -24,6 +25,8 @@ struct Arguments {
 enum What {
     /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
     Store(store::Arguments),
+    /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
+    Redis(redis::Arguments),
     /// Claims and completes until it is killed: the other half of the crash measurement.
     #[command(hide = true)]
     Burn {
@@ -36,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().what {
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
+        What::Redis(arguments) => runtime.block_on(redis::run(arguments)),
         What::Burn { path } => runtime.block_on(store::burn(path)),
     }
 }

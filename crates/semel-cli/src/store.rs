@@ -133,6 +133,7 @@ async fn migrate(which: Which, json: bool) -> Result<(), Failure> {
     }
     let said = match url {
         StoreUrl::Memory => "has no format: there is nothing to do",
+        StoreUrl::Redis(_) => "keeps records in one format: there is nothing to do",
         StoreUrl::Embedded(_) => "has the format of this version",
     };
     Ok(writeln!(out, "{url} {said}")?)
