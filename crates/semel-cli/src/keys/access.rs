@@ -21,7 +21,7 @@ pub(super) async fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Fai
         StoreUrl::Embedded(path) => path,
         StoreUrl::Redis(_) => {
             tell(verbose, format_args!("opened {url}"));
-            return Ok(in_process(url.open(config.durability.into()).await?));
+            return Ok(in_process(url.open(&config).await?));
         }
         StoreUrl::Memory => {
             return Err(refuse(
