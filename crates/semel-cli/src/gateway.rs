@@ -98,7 +98,6 @@ async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let mut signals = Signals::listen()?;
     let store = url.open(&config).await?;
     let tier = store.tier();
-    tracing::info!(store = store.capabilities().name, server = tier.server, survives = %tier, "store opened");
     let metrics = Arc::new(Metrics::new());
     let limits = Limits {
         in_flight_per_tenant: config.limits.in_flight_per_tenant,
@@ -111,7 +110,7 @@ async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let listeners = listen_admin(&admin, config.admin, url, &stopped).await?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let behind = behind(&config, url, &engine);
-    let warnings: Vec<_> = tier.warnings.into_iter().chain(warnings(&config, url)?).collect();
+    let warnings: Vec<_> = tier.warnings.iter().cloned().chain(warnings(&config, url)?).collect();
     let decisions = Arc::new(Tally { metrics, hash_keys: config.hash_keys_in_logs });
     let gateway =
         Gateway::bind(config, engine.clone(), decisions).await.map_err(|error| match error.kind() {
@@ -119,6 +118,8 @@ async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
             _ => Failure::new(Exit::Failed, error),
         })?;
     anstream::eprintln!("semel gateway listening on {scheme}://{}, {behind}", gateway.local_addr()?);
+    let name = engine.store().capabilities().name;
+    tracing::info!(store = name, server = tier.server, survives = %tier, "what is acknowledged is kept");
     for warning in warnings {
         anstream::eprintln!("warning: {warning}");
     }

@@ -454,7 +454,7 @@ async fn a_missing_key_passes_is_refused_generated_or_derived() {
         (first, again, api.effects())
     };
     let (first, _, effects) = run(Missing::Pass).await;
-    assert_eq!((first.said(), effects), ((201, ""), 2));
+    assert_eq!((first.said(), effects), ((201, "unrecorded"), 2));
     let (first, _, effects) = run(Missing::Require).await;
     assert_eq!((first.status, first.problem(), effects), (400, "key-missing".to_owned(), 0));
     let (first, _, effects) = run(Missing::Generate).await;
