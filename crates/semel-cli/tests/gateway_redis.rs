@@ -28,11 +28,10 @@ fn config(on_doubt: &str) -> String {
 }
 
 async fn two_gateways(store: &str, upstream: &Upstream, on_doubt: &str) -> (Gateway, Gateway) {
-    let config = config(on_doubt);
-    let url = upstream.url();
+    let (config, upstream) = (config(on_doubt), upstream.url());
     tokio::join!(
-        Gateway::start_on(store, SEMEL, &url, &config),
-        Gateway::start_on(store, SEMEL, &url, &config)
+        Gateway::start_on(store, SEMEL, &upstream, &config),
+        Gateway::start_on(store, SEMEL, &upstream, &config)
     )
 }
 

@@ -85,7 +85,12 @@ pub(crate) fn head(record: &Record) -> Vec<u8> {
     all.extend_from_slice(&guard(record.guard));
     all.extend_from_slice(record.fingerprint.target.as_bytes());
     all.extend_from_slice(record.fingerprint.payload.as_bytes());
-    let times = [record.claimed_at.as_micros(), micros(record.doubt_retention), first.as_micros(), second.as_micros()];
+    let times = [
+        record.claimed_at.as_micros(),
+        micros(record.doubt_retention),
+        first.as_micros(),
+        second.as_micros(),
+    ];
     times.iter().for_each(|time| all.extend_from_slice(&time.to_be_bytes()));
     all
 }
@@ -113,7 +118,8 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], StoreError> {
-        let (front, rest) = self.0.split_at_checked(bytes).ok_or_else(|| damaged("a value that is too short"))?;
+        let (front, rest) =
+            self.0.split_at_checked(bytes).ok_or_else(|| damaged("a value that is too short"))?;
         self.0 = rest;
         Ok(front)
     }
@@ -163,7 +169,9 @@ impl Head {
         let mut reader = Reader(bytes);
         let [version, state, cause, kept] = reader.array()?;
         if version != VERSION {
-            return Err(damaged(format!("a record of format {version}; this version of semel knows {VERSION}")));
+            return Err(damaged(format!(
+                "a record of format {version}; this version of semel knows {VERSION}"
+            )));
         }
         Ok(Self {
             state,

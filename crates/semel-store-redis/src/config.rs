@@ -83,17 +83,19 @@ impl RedisConfig {
         let wrong = |why: String| OpenError::new(OpenErrorKind::Url, "the store's URL", why);
         let (whole, query) = url.split_once('?').unwrap_or((url, ""));
         let (scheme, rest) = whole.split_once("://").unwrap_or((whole, ""));
-        let (_, cluster, tls) = SCHEMES
-            .into_iter()
-            .find(|(name, ..)| *name == scheme)
-            .ok_or_else(|| wrong(format!("`{scheme}` is none of redis, rediss, redis-cluster, rediss-cluster")))?;
+        let (_, cluster, tls) = SCHEMES.into_iter().find(|(name, ..)| *name == scheme).ok_or_else(|| {
+            wrong(format!("`{scheme}` is none of redis, rediss, redis-cluster, rediss-cluster"))
+        })?;
         let (credentials, rest) = rest.rsplit_once('@').map_or(("", rest), |(before, after)| (before, after));
         let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
         if cluster && !database.is_empty() {
             return Err(wrong("a Cluster has no databases: take the number after the slash away".to_owned()));
         }
         if hosts.is_empty() || hosts.split(',').any(str::is_empty) || (!cluster && hosts.contains(',')) {
-            return Err(wrong(format!("`{hosts}` does not name {}", if cluster { "hosts" } else { "one host" })));
+            return Err(wrong(format!(
+                "`{hosts}` does not name {}",
+                if cluster { "hosts" } else { "one host" }
+            )));
         }
         let nodes = hosts.split(',').map(|host| {
             let at = if credentials.is_empty() { String::new() } else { format!("{credentials}@") };
@@ -111,9 +113,11 @@ impl RedisConfig {
             ca: None,
             clock: None,
         };
-        for (name, value) in query.split('&').filter(|part| !part.is_empty()).map(|part| {
-            part.split_once('=').unwrap_or((part, ""))
-        }) {
+        for (name, value) in query
+            .split('&')
+            .filter(|part| !part.is_empty())
+            .map(|part| part.split_once('=').unwrap_or((part, "")))
+        {
             config.choose(name, value).map_err(wrong)?;
         }
         Ok(config)

@@ -17,10 +17,12 @@ use redis::{
     PushInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use semel::store::{StoreError, StoreErrorKind};
+use tokio::sync::Semaphore;
 
 use crate::config::{Node, RedisConfig};
 use crate::watch::Watchers;
 
+const LANES: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way to the servers.
@@ -36,7 +38,11 @@ impl std::fmt::Debug for Link {
     }
 }
 
-fn connection_info(config: &RedisConfig, node: &Node, protocol: ProtocolVersion) -> RedisResult<ConnectionInfo> {
+fn connection_info(
+    config: &RedisConfig,
+    node: &Node,
+    protocol: ProtocolVersion,
+) -> RedisResult<ConnectionInfo> {
     let info = node.url.as_str().into_connection_info()?;
     let settings = info.redis_settings().clone().set_protocol(protocol);
     // A connection whose peer is gone without a word ends after as long again as an answer may take.
@@ -65,7 +71,9 @@ pub(crate) async fn visit(config: &RedisConfig, node: &Node) -> RedisResult<Mult
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(config.timeout));
-    client(config, node, ProtocolVersion::RESP2)?.get_multiplexed_async_connection_with_config(&settings).await
+    client(config, node, ProtocolVersion::RESP2)?
+        .get_multiplexed_async_connection_with_config(&settings)
+        .await
 }
 
 impl Link {
@@ -174,6 +182,27 @@ impl Link {
 fn route(addr: &str) -> SingleNodeRoutingInfo {
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
     SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port: port.parse().unwrap_or_default() }
+}
+
+/// Connections for writes that wait for replicas, beside the one for everything else: while the server waits, it does
+/// nothing else on that connection.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) link: Link,
+    /// One write at a time: what waits here was not sent, and is not carried out once nobody waits for it.
+    pub(crate) free: Semaphore,
+}
+
+impl Lane {
+    /// None when no replicas are waited for.
+    pub(crate) async fn connect(config: &RedisConfig) -> RedisResult<Vec<Self>> {
+        let mut lanes = Vec::new();
+        for _ in 0..if config.wait_replicas > 0 { LANES } else { 0 } {
+            let link = Link::connect(config, Arc::default()).await?;
+            lanes.push(Self { link, free: Semaphore::new(1) });
+        }
+        Ok(lanes)
+    }
 }
 
 /// What a caller is told when a read ended in `error`.

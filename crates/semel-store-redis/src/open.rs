@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::claim::Call;
 use crate::codec;
 use crate::config::{Node, OpenError, OpenErrorKind, RedisConfig};
-use crate::link::{self, Link};
+use crate::link::{self, Lane, Link};
 use crate::script::Scripts;
 use crate::server::{self, Server};
 use crate::store::RedisStore;
@@ -28,7 +28,9 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     }
     let (shown, scripts) = (config.shown(), Scripts::new(config.cluster, config.wait_replicas > 0));
     let watchers = Arc::new(Watchers::default());
-    let link = Link::connect(&config, Arc::clone(&watchers)).await.map_err(|error| explain(&shown, &error))?;
+    let link =
+        Link::connect(&config, Arc::clone(&watchers)).await.map_err(|error| explain(&shown, &error))?;
+    let lanes = Lane::connect(&config).await.map_err(|error| explain(&shown, &error))?;
     let mut tier = server::tier(&servers, &config);
     let markers = Markers { link: link.clone(), prefix: config.prefix.clone() };
     try_out(&link, &config, &scripts).await.map_err(|error| explain(&shown, &error))?;
@@ -44,6 +46,7 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let upkeep = Upkeep::start(config.clone(), markers, deaf, Arc::clone(&tier));
     Ok(RedisStore {
         link,
+        lanes,
         scripts,
         watchers,
         durability: servers.iter().map(|server| server.durability(&config)).min().unwrap_or(Durability::None),
@@ -187,14 +190,16 @@ fn address(node: Value) -> Option<String> {
 fn explain(server: &str, error: &RedisError) -> OpenError {
     let said = error.to_string();
     let has = |code: &str| error.code() == Some(code) || said.contains(code);
-    let (kind, why) = if has("NOAUTH") || has("WRONGPASS") || error.kind() == ErrorKind::AuthenticationFailed {
+    let (kind, why) = if has("NOAUTH") || has("WRONGPASS") || error.kind() == ErrorKind::AuthenticationFailed
+    {
         (OpenErrorKind::NotLetIn, "it wants another user or password: redis://user:password@host".to_owned())
     } else if has("DENIED") {
         let why = "it runs in protected mode and lets nobody in from other machines: give it a password, or set \
                    protected-mode to no";
         (OpenErrorKind::NotLetIn, why.to_owned())
     } else if has("NOPERM") {
-        let why = format!("this user may not do what semel needs ({said}); see docs/guides/redis.md for an ACL");
+        let why =
+            format!("this user may not do what semel needs ({said}); see docs/guides/redis.md for an ACL");
         (OpenErrorKind::Forbidden, why)
     } else if has("LOADING") {
         (OpenErrorKind::NotReady, "it is still reading its data; start again when it has".to_owned())

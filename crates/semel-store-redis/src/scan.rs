@@ -103,7 +103,8 @@ async fn nodes(link: &Link) -> RedisResult<Vec<String>> {
 }
 
 async fn time(link: &Link, node: &str) -> RedisResult<Timestamp> {
-    let (seconds, micros): (u64, u64) = redis::from_redis_value(link.send_to(node, redis::cmd("TIME")).await?)?;
+    let (seconds, micros): (u64, u64) =
+        redis::from_redis_value(link.send_to(node, redis::cmd("TIME")).await?)?;
     Ok(Timestamp::from_micros(seconds * 1_000_000 + micros))
 }
 

@@ -70,6 +70,10 @@ impl Server {
     /// Why a server of this kind cannot be used, whatever it keeps.
     pub(crate) fn refuse_kind(&self, config: &RedisConfig) -> Result<(), OpenError> {
         let refuse = |kind, why: String| Err(OpenError::new(kind, &self.addr, why));
+        if self.info("loading") == "1" {
+            let why = "it is still reading its data; start again when it has";
+            return refuse(OpenErrorKind::NotReady, why.to_owned());
+        }
         let version = self.info("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < MAJOR_MIN) {
@@ -153,7 +157,10 @@ impl Server {
         if self.is_master() && replicas < config.wait_replicas {
             return refuse(
                 OpenErrorKind::TooFewReplicas,
-                format!("wait_replicas is {}, and it has {replicas} connected replicas", config.wait_replicas),
+                format!(
+                    "wait_replicas is {}, and it has {replicas} connected replicas",
+                    config.wait_replicas
+                ),
             );
         }
         if self.info("aof_enabled") == "1" && self.info("aof_last_write_status") == "err" {
@@ -187,17 +194,22 @@ impl Server {
         let mut notes = Vec::new();
         let policy = self.policy();
         if policy != "noeviction" {
-            notes.push(format!("maxmemory-policy is {policy}: live records are thrown away when memory is full"));
+            notes.push(format!(
+                "maxmemory-policy is {policy}: live records are thrown away when memory is full"
+            ));
         } else if self.number("maxmemory") > 0 {
             let mib = self.number("maxmemory") >> 20;
             notes.push(format!("maxmemory is {mib} MiB: when it is reached, new keys are refused with 503"));
         }
         match (self.info("aof_enabled"), self.fsync(config)) {
             ("1", Some(Fsync::Everysec)) => {
-                notes.push("appendfsync is everysec: a power cut loses up to 2 s of acknowledged writes".to_owned());
+                notes.push(
+                    "appendfsync is everysec: a power cut loses up to 2 s of acknowledged writes".to_owned(),
+                );
             }
             ("1", Some(Fsync::No)) => notes.push(
-                "appendfsync is no: a power cut loses what the system had not written yet, often 30 s".to_owned(),
+                "appendfsync is no: a power cut loses what the system had not written yet, often 30 s"
+                    .to_owned(),
             ),
             ("1", _) => {}
             _ => notes.push("appendonly is no: every record is gone when the server ends".to_owned()),
@@ -208,11 +220,14 @@ impl Server {
             );
         }
         if self.settings.is_empty() {
-            notes.push("CONFIG is forbidden for this user: what appendfsync is was taken from the URL".to_owned());
+            notes.push(
+                "CONFIG is forbidden for this user: what appendfsync is was taken from the URL".to_owned(),
+            );
         }
         if self.setting("cluster-require-full-coverage") == "no" && config.cluster {
             notes.push(
-                "cluster-require-full-coverage is no: when a shard is gone, keys of the other shards go on".to_owned(),
+                "cluster-require-full-coverage is no: when a shard is gone, keys of the other shards go on"
+                    .to_owned(),
             );
         }
         if self.is_master() && self.number("connected_slaves") == 0 {
@@ -230,11 +245,16 @@ impl Server {
 pub(crate) fn tier(servers: &[Server], config: &RedisConfig) -> Tier {
     let durability = servers.iter().map(|server| server.durability(config)).min().unwrap_or(Durability::None);
     let fsync = servers.iter().filter_map(|server| server.fsync(config)).min();
-    let replicated = servers.iter().filter(|server| server.is_master()).all(|master| master.number("connected_slaves") > 0);
+    let replicated = servers
+        .iter()
+        .filter(|server| server.is_master())
+        .all(|master| master.number("connected_slaves") > 0);
     let (mut process_kill, mut power_cut) = match (durability, fsync) {
         (Durability::None, _) => (Survives::No, Survives::No),
         (Durability::Power, _) => (Survives::Yes, Survives::Yes),
-        (_, Some(Fsync::No)) => (Survives::Yes, Survives::Partly("what was not written yet lost, often 30 s".into())),
+        (_, Some(Fsync::No)) => {
+            (Survives::Yes, Survives::Partly("what was not written yet lost, often 30 s".into()))
+        }
         _ => (Survives::Yes, Survives::Partly("up to 2 s lost".into())),
     };
     let waits = config.wait_replicas > 0;
@@ -248,9 +268,10 @@ pub(crate) fn tier(servers: &[Server], config: &RedisConfig) -> Tier {
             Survives::Partly("what the replicas had not received lost".into()),
             Survives::Partly("a key can be claimed twice for up to the node timeout".into()),
         ),
-        (false, true) if waits => {
-            (Survives::Partly("usually, when a replica is promoted".into()), Survives::Partly("no guarantee".into()))
-        }
+        (false, true) if waits => (
+            Survives::Partly("usually, when a replica is promoted".into()),
+            Survives::Partly("no guarantee".into()),
+        ),
         (false, true) => (Survives::No, Survives::NotApplicable),
     };
     // A master that ends is replaced, whatever is on its disk.

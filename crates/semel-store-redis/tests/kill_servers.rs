@@ -16,7 +16,8 @@ use semel::event::Silent;
 use semel::record::{AttemptId, ClaimArgs, Ending, Guard, ReleaseFrom, StateKind};
 use semel::store::{Claimed, CompleteArgs, ReleaseArgs, StoreErrorKind, Survives, Written};
 use semel::{
-    Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant, fingerprint,
+    Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant,
+    fingerprint,
 };
 use semel_store_redis::{RedisConfig, RedisStore};
 use semel_testkit::fault_proxy::{FaultProxy, Wire};
@@ -189,9 +190,12 @@ async fn failovers(rounds: usize, wait: &str) -> (usize, usize) {
     let (mut lost, mut total) = (0, 0);
     for round in 0..rounds {
         cluster.settle();
+        let before = lost;
+        let t = Instant::now();
         let store = open_soon(&url).await;
         let load = Load::start(&store, &format!("failover {round}"));
         load.acknowledges(200).await;
+        eprintln!("load {:?}", t.elapsed());
         let victim = cluster.masters()[round % 3];
         cluster.nodes_mut()[victim].kill9();
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -199,11 +203,20 @@ async fn failovers(rounds: usize, wait: &str) -> (usize, usize) {
             assert!(Instant::now() < deadline, "no replica took over");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        eprintln!("promoted {:?}", t.elapsed());
         load.acknowledges(200).await;
+        eprintln!("goes on {:?}", t.elapsed());
         let acknowledged = load.end().await;
+        eprintln!("ended {:?}", t.elapsed());
         lost += acknowledged.lost(&store).await;
+        eprintln!("counted {:?}", t.elapsed());
         total += acknowledged.claims.len() + acknowledged.outcomes.len();
         cluster.nodes_mut()[victim].start_again();
+        println!(
+            "failover {round}: {} of {} lost",
+            lost - before,
+            acknowledged.claims.len() + acknowledged.outcomes.len()
+        );
     }
     println!("{rounds} failovers{wait}: {total} acknowledged, {lost} lost");
     (lost, total)
@@ -313,29 +326,37 @@ async fn replies_lost_on_the_wire_cost_neither_an_effect_nor_a_second_claim() {
     let proxy = FaultProxy::start(server.addr().parse().unwrap()).await;
     let store = open(&format!("redis://{}?timeout_ms=500", proxy.addr())).await;
     let engine = Engine::with(store.clone(), Arc::new(Silent), Limits::default());
+    // So that the server has the script, and the first reply is that of a claim.
+    won(&store, "first").await;
+    let mut recognised = 0;
     for n in 0..10 {
         let key = format!("k {n}");
         let ask = Ask { id: id(&key), fingerprint: request(), policy: Arc::new(Policy::default()) };
         proxy.set(Wire::LoseReply);
         let begun = tokio::spawn({
-            let (engine, ask) = (engine.clone(), ask.clone());
+            let engine = engine.clone();
             async move { engine.begin(ask).await }
         });
+        let deadline = Instant::now() + Duration::from_secs(20);
         while server.ask(&["EXISTS", &key_of(&key)]) != "1" {
-            tokio::task::yield_now().await;
+            assert!(Instant::now() < deadline, "the claim never arrives");
         }
         proxy.set(Wire::Open);
         match begun.await.unwrap() {
             Ok(Begun::Run(claim)) => {
+                recognised += 1;
                 assert_eq!(claim.generation(), 1);
                 claim.start();
                 claim.complete(Outcome { code: 201, ..Outcome::default() }).await;
+                let record = store.get(&id(&key)).await.unwrap().unwrap();
+                assert_eq!(record.state.kind(), StateKind::Completed);
             }
             Ok(other) => panic!("the caller's own claim was taken for another's: {other:?}"),
-            // The read was lost as well; nothing was run, and the claim lapses into doubt.
-            Err(_) => {}
+            // The read was lost as well: nothing is run, and the claim lapses into doubt.
+            Err(_) => assert!(store.get(&id(&key)).await.unwrap().is_some()),
         }
     }
+    assert!(recognised > 0, "no claim was recognised by its attempt");
 }
 
 fn key_of(key: &str) -> String {

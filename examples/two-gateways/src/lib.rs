@@ -57,7 +57,8 @@ pub async fn charge_once(store: &str, callers: usize) -> Result<Summary, Failure
     let api = Upstream::charging();
     let gateways = [gateway(store, &api.url()).await?, gateway(store, &api.url()).await?];
     let call = Call::post("/charges", r#"{"amount":500}"#).key("order-42");
-    let [one, two] = gateways.map(|addr| Load { addr, connections: callers }.answers(vec![call.clone(); callers]));
+    let [one, two] =
+        gateways.map(|addr| Load { addr, connections: callers }.answers(vec![call.clone(); callers]));
     let (one, two) = tokio::join!(one, two);
     let of = |standing| one.iter().chain(&two).filter(|answer| answer.standing() == Some(standing)).count();
     Ok(Summary { charges: api.ledger().total(), executed: of("executed"), replayed: of("replayed") })
