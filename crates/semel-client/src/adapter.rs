@@ -3,7 +3,7 @@
 #[cfg(feature = "blocking-reqwest")]
 pub mod blocking;
 #[cfg(feature = "client")]
-pub(crate) mod client;
+pub mod client;
 #[cfg(any(feature = "tower", feature = "blocking-ureq"))]
 mod io;
 #[cfg(feature = "tower")]

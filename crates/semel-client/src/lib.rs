@@ -18,6 +18,17 @@
 //! let client = ClientBuilder::new(reqwest::Client::new()).with(Once::for_hosts(["api.example.com"])).build();
 //! # let _ = client; }
 //! ```
+//!
+//! Everything else stays as it is. A key of your own goes with the call: `.with_extension(Key::explicit("order-42"))`.
+//! Delays, `Retry-After`, a retry budget per host and deadlines have defaults that fit most; see [`core::call::Policy`].
+//!
+//! Other clients: [`Client`] reads answers inside the loop and types its errors, and is the kit for SDKs; the modules of
+//! [`adapter`] have a tower layer and clients for threads. [`journal`] makes keys outlive the process. What decides is
+//! [`core`], without any I/O.
+//!
+//! Features: `client` and `reqwest-middleware` (both by default), `tower`, `blocking-reqwest`, `blocking-ureq`,
+//! `journal-sqlite`. TLS is switched on by the features of the program's own reqwest or ureq.
+
 pub mod core;
 
 pub mod adapter;
@@ -41,5 +52,7 @@ pub use once::Once;
 pub use semel::Key;
 pub use session::Report;
 
+#[cfg(feature = "client")]
+pub use adapter::client;
 #[cfg(feature = "client")]
 pub use adapter::client::Client;

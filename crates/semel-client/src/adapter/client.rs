@@ -16,6 +16,12 @@ use crate::session::{Failure, Lost, Stamp};
 /// same key. Cheap to clone.
 pub type Client = Api<reqwest::Client>;
 
+/// A call in the making.
+pub type Call<'a> = crate::api::Call<'a, reqwest::Client>;
+
+/// A collection of an API.
+pub type Resource<'a> = crate::api::Resource<'a, reqwest::Client>;
+
 impl Client {
     /// A client with an HTTP client of its own.
     ///
@@ -67,7 +73,7 @@ impl ApiBuilder<Option<reqwest::Client>> {
     }
 }
 
-impl crate::api::Call<'_, reqwest::Client> {
+impl Call<'_> {
     /// Sends it until it has its answer.
     ///
     /// # Errors
