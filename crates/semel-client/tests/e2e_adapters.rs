@@ -112,7 +112,7 @@ fn cases(elsewhere: &str) -> Vec<Case> {
         case("after-abc", &[after("abc"), Answer(200)], 2, done.clone()),
         case("reset", &[Reset, Answer(200)], 2, done.clone()),
         case("half", &[Half, Answer(200)], 2, done.clone()),
-        Case { apart: vec![(1_050, 1_650)], ..case("hang", &[Hang, Answer(200)], 2, done.clone()) },
+        Case { apart: vec![(900, 1_650)], ..case("hang", &[Hang, Answer(200)], 2, done.clone()) },
         Case {
             trusted: false,
             ..case("undeclared-reset", &[Reset, Answer(200)], 1, End::Fails(Kind::Unknown))

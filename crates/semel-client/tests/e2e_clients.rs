@@ -69,9 +69,12 @@ async fn the_key_and_the_credentials_never_leave_the_origin_on_307_and_308() {
         });
         // A client that would follow redirects by itself.
         let client = wrapped(reqwest::Client::new(), quick());
-        for body in [Some("a"), None] {
+        for body in [Some("a"), Some(""), None] {
             let request = client.post(server.url()).bearer_auth("secret");
-            let request = body.map_or_else(|| client.post(server.url()), |body| request.body(body));
+            let request = match body {
+                Some(body) => request.body(body),
+                None => request,
+            };
             let error = request.send().await.unwrap_err();
             let error = middleware::error(&error).unwrap();
             assert_eq!((error.kind(), error.attempts(), error.is_retryable()), (Kind::Redirected, 1, false));

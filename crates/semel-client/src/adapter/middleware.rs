@@ -3,9 +3,13 @@
 //! The answers come out as they came in, whatever their status, with a [`Report`] in their extensions; what has no
 //! answer is an [`Error`], which [`error`] finds again.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, Method, Response, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Response, header};
 use http_body_util::BodyExt;
 use reqwest::{Body, Request, ResponseBuilderExt};
 use reqwest_middleware::{Middleware, Next};
@@ -133,8 +137,13 @@ impl Send1 for Hands<'_, '_> {
         stamp.put(request.headers_mut());
         if keyed {
             // With a body that it cannot send again, reqwest neither follows a 307 or 308 nor resends by itself.
-            let body = request.body_mut().take().unwrap_or_else(|| Body::from(Bytes::new()));
-            *request.body_mut() = Some(Body::wrap(body));
+            match request.body_mut().take().filter(|body| body.as_bytes() != Some(b"")) {
+                Some(body) => *request.body_mut() = Some(Body::wrap(body)),
+                None => {
+                    *request.body_mut() = Some(Body::wrap(Nothing));
+                    request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+                }
+            }
         }
         let answer = self.next.clone().run(request, self.extensions).await.map_err(|error| match error {
             reqwest_middleware::Error::Reqwest(error) => failure(error),
@@ -147,6 +156,21 @@ impl Send1 for Hands<'_, '_> {
             true => whole(answer).await,
             false => Ok(Whole(answer, None)),
         }
+    }
+}
+
+/// An empty body that does not say so beforehand: of one that does, reqwest makes a second by itself.
+struct Nothing;
+
+impl http_body::Body for Nothing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
     }
 }
 
