@@ -8,6 +8,7 @@ mod client;
 mod driver;
 mod floor;
 mod plain;
+mod redis;
 mod store;
 
 use std::error::Error;
@@ -27,6 +28,8 @@ enum What {
     Client(client::Arguments),
     /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
     Store(store::Arguments),
+    /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
+    Redis(redis::Arguments),
     /// Claims and completes until it is killed: the other half of the crash measurement.
     #[command(hide = true)]
     Burn {
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().what {
         What::Client(arguments) => runtime.block_on(client::run(arguments)),
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
+        What::Redis(arguments) => runtime.block_on(redis::run(arguments)),
         What::Burn { path } => runtime.block_on(store::burn(path)),
     }
 }

@@ -33,9 +33,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the read-only admin listener is, or `off`. Default 127.0.0.1:8788.
     pub admin: ListenAddr,
-    /// `embedded:PATH` or `memory:`. Default a file in the user's state directory.
+    /// A store's URL, such as `embedded:PATH` or `redis://HOST:PORT`. Default a file in the user's state directory.
     pub store: Option<String>,
-    /// What an acknowledgement of the embedded store survives: `power` or `process`. Default power.
+    /// What an acknowledgement of the embedded store survives: `power` or `process`. Default power. With `none`, a store
+    /// on a server is used even when the server may lose everything.
     pub durability: DurabilityName,
     /// `ietf`, `stripe`, `audit-log`, `control-plane` or `form`. Default ietf.
     pub profile: Parsed<ProfileName>,
@@ -111,6 +112,8 @@ pub struct TimeoutsConfig {
     pub upstream: Human,
     /// How long an idle connection to the upstream is kept. Default 4 s.
     pub upstream_idle: Human,
+    /// How long an answer of the store is awaited. Default 5 s.
+    pub store: Human,
     /// How long work in flight may take after SIGTERM. Default 30 s.
     pub drain: Human,
 }
@@ -122,6 +125,7 @@ impl Default for TimeoutsConfig {
             connect: Human(Duration::from_secs(5)),
             upstream: Human(Duration::from_secs(60)),
             upstream_idle: Human(Duration::from_secs(4)),
+            store: Human(Duration::from_secs(5)),
             drain: Human(Duration::from_secs(30)),
         }
     }
@@ -157,7 +161,7 @@ pub enum HostName {
     Upstream,
 }
 
-/// The durability of the embedded store, by name.
+/// The durability that is wanted, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DurabilityName {
@@ -165,6 +169,8 @@ pub enum DurabilityName {
     Power,
     /// Acknowledged when the operating system has it.
     Process,
+    /// Losing everything is accepted.
+    None,
 }
 
 impl From<DurabilityName> for Durability {
@@ -172,6 +178,7 @@ impl From<DurabilityName> for Durability {
         match name {
             DurabilityName::Power => Self::Power,
             DurabilityName::Process => Self::Process,
+            DurabilityName::None => Self::None,
         }
     }
 }

@@ -32,6 +32,8 @@ use semel::{Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Tena
 pub mod claims;
 pub mod listing;
 pub mod model;
+pub mod moving;
+pub mod replies;
 pub mod time;
 pub mod waiting;
 pub mod writes;
@@ -40,18 +42,26 @@ pub mod writes;
 pub struct Subject {
     store: Arc<dyn Store>,
     clock: Option<Arc<ManualClock>>,
+    purges_itself: bool,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl Subject {
     /// A store whose time is `clock`'s.
     pub fn on_clock(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
-        Self { store, clock: Some(clock), _keep: Box::new(()) }
+        Self { store, clock: Some(clock), purges_itself: false, _keep: Box::new(()) }
     }
 
     /// A store on a clock that cannot be moved, such as a server's: tests of time take as long as they say.
     pub fn on_real_time(store: Arc<dyn Store>) -> Self {
-        Self { store, clock: None, _keep: Box::new(()) }
+        Self { store, clock: None, purges_itself: false, _keep: Box::new(()) }
+    }
+
+    /// The store's server removes what has expired by itself, and a purge has nothing to do.
+    #[must_use]
+    pub fn purging_itself(mut self) -> Self {
+        self.purges_itself = true;
+        self
     }
 
     /// Keeps `what` (a folder, a server) until the test ends.
@@ -179,6 +189,9 @@ macro_rules! conformance_suite {
                 s09_scan_shows_each_record_once;
             waiting: s12_a_thousand_watchers_see_the_outcome, s12_a_watch_of_what_has_changed_resolves_at_once,
                 s12_a_release_wakes;
+            moving: s13_an_imported_record_stands_as_it_was, s13_import_replaces_no_record,
+                s13_tokens_grow_past_an_imported_one;
+            replies: s08_lost_replies_cost_neither_an_effect_nor_a_record;
             model: s11_random_steps_answer_as_the_pure_transitions;
         }
     };

@@ -5,14 +5,14 @@
 //! HTTP and no store by name.
 //!
 //! Next: [`claim`] (what the holder of a claim does), `wait` (how ten thousand duplicates cost one watcher),
-//! `sweep` (expiry in the background), [`crate::record`] (the states).
+//! `call` (how the store is called), `sweep` (expiry in the background), [`crate::record`] (the states).
 
+mod call;
 pub mod claim;
 mod sweep;
 mod wait;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,9 +26,9 @@ use crate::event::{Event, Observer, Silent};
 use crate::fingerprint::{Difference, Fingerprint};
 use crate::key::Key;
 use crate::policy::{OnDuplicate, OnMismatch, Policy};
-use crate::record::{ClaimArgs, Record, State, StateKind};
+use crate::record::{Record, State, StateKind};
 use crate::scope::{Operation, RecordId, Tenant};
-use crate::store::{Claimed, Store, StoreError, StoreErrorKind};
+use crate::store::{Claimed, Store, StoreError};
 use wait::{Entered, Flight, Flights, Phase, Seat};
 
 /// Caps that keep one tenant from exhausting what all share. Counted in this process.
@@ -38,11 +38,17 @@ pub struct Limits {
     pub in_flight_per_tenant: usize,
     /// Callers that may wait for one record. Default 1,000.
     pub waiters_per_record: usize,
+    /// How long an answer of the store is awaited. Default 5 s.
+    pub store_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight_per_tenant: 10_000, waiters_per_record: 1_000 }
+        Self {
+            in_flight_per_tenant: 10_000,
+            waiters_per_record: 1_000,
+            store_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -209,7 +215,7 @@ impl Engine {
         loop {
             let standing = match &*phases.borrow_and_update() {
                 Phase::Claiming | Phase::Vacant => None,
-                Phase::Running(fingerprint) => Some(*fingerprint),
+                Phase::Running(fingerprint, _) => Some(*fingerprint),
                 Phase::Elsewhere(record) => Some(record.fingerprint),
                 Phase::Over(record) => return Ok(judge(record, ask)),
                 Phase::Unknown => return Ok(Followed::Begun(Begun::Refuse(Refusal::InDoubt(None)))),
@@ -278,7 +284,7 @@ impl Inner {
     async fn claim(self: &Arc<Self>, flight: &Arc<Flight>, ask: &Ask) -> Result<Led, Error> {
         match self.ask_store(ask).await {
             Ok(Some(Claimed::Won(record))) => {
-                flight.publish(Phase::Running(ask.fingerprint));
+                flight.publish(Phase::Running(ask.fingerprint, record.guard));
                 self.tell(Event::Claimed { id: &ask.id, generation: record.generation });
                 let claim =
                     Claim::new(Arc::clone(self), Arc::clone(flight), &record, Arc::clone(&ask.policy));
@@ -311,27 +317,11 @@ impl Inner {
     }
 
     /// Claims at the store; `None` when the tenant holds too many claims already and the record does not stand.
-    async fn ask_store(&self, ask: &Ask) -> Result<Option<Claimed>, StoreError> {
+    async fn ask_store(self: &Arc<Self>, ask: &Ask) -> Result<Option<Claimed>, StoreError> {
         if self.held_by(ask.id.tenant()) >= self.limits.in_flight_per_tenant {
-            let standing = self.timed("get", self.store.get(&ask.id)).await?;
-            return Ok(standing.map(Claimed::Standing));
+            return Ok(self.look(ask).await?.map(Claimed::Standing));
         }
-        let args = ClaimArgs::new(ask.id.clone(), ask.fingerprint, &ask.policy);
-        let attempt = args.attempt;
-        match self.timed("claim", self.store.claim(args)).await {
-            Err(error) if error.kind() == StoreErrorKind::Unknown => {
-                match self.timed("get", self.store.get(&ask.id)).await? {
-                    Some(record)
-                        if record.guard.attempt == attempt && record.state.kind() == StateKind::InFlight =>
-                    {
-                        Ok(Some(Claimed::Won(record)))
-                    }
-                    Some(record) => Ok(Some(Claimed::Standing(record))),
-                    None => Err(error),
-                }
-            }
-            answer => answer.map(Some),
-        }
+        self.claim_at_store(ask).await.map(Some)
     }
 
     fn held_by(&self, tenant: &Tenant) -> usize {
@@ -356,17 +346,6 @@ impl Inner {
 
     fn tell(&self, event: Event<'_>) {
         self.observer.observe(&event);
-    }
-
-    async fn timed<T>(
-        &self,
-        method: &'static str,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let started = Instant::now();
-        let answer = call.await;
-        self.tell(Event::StoreCalled { method, took: started.elapsed(), ok: answer.is_ok() });
-        answer
     }
 }
 

@@ -9,6 +9,7 @@
 //! in flight -> absent          release: the effect certainly did not happen
 //! in doubt  -> in flight(token + 1) | completed | failed | absent
 //! completed | failed -> absent by expiry or purge
+//! absent -> in doubt | completed | failed    moved here from another store
 //! ```
 //!
 //! Next: [`crate::store`], which says how these become atomic.
@@ -259,6 +260,16 @@ impl Record {
         }
     }
 
+    /// A record in flight as a doubt that began at `now`; any other as it is. For whoever moves records out of a
+    /// store whose claims nobody renews any more.
+    #[must_use]
+    pub fn doubted(mut self, cause: DoubtCause, now: Timestamp) -> Self {
+        if let State::InFlight { .. } = self.state {
+            self.state = self.doubt_since(now, cause);
+        }
+        self
+    }
+
     fn doubt_since(&self, since: Timestamp, cause: DoubtCause) -> State {
         State::InDoubt { since, expires_at: since.plus(self.doubt_retention), cause }
     }
@@ -428,6 +439,18 @@ pub fn release(current: Option<Record>, guard: Guard, from: ReleaseFrom, now: Ti
         };
         if allowed { Step::Remove } else { Step::Refused(Some(record)) }
     })
+}
+
+/// absent -> `record`, just as it stood in another store. What has expired on this store's clock stays absent.
+///
+/// `record` is finished or in doubt: a live claim is renewed where it was made, and cannot be moved.
+#[must_use]
+pub fn import(current: Option<Record>, record: Record, now: Timestamp) -> Step {
+    match current.and_then(|standing| standing.at(now)) {
+        Some(standing) if standing.guard == record.guard => Step::Already(standing),
+        Some(standing) => Step::Refused(Some(standing)),
+        None => record.at(now).map_or(Step::Remove, Step::Write),
+    }
 }
 
 /// The fence: only the holder of the record's guard takes a step.

@@ -16,10 +16,14 @@
 //! - **S10** A dropped future changes nothing about whether the step happens: it happens wholly or not at all.
 //! - **S11** Time is the store's clock; no method takes a time.
 //! - **S12** `watch` resolves after a change of the record by anybody who uses this store value.
+//! - **S13** An imported record stands as it stood in the store it came from: state, guard, generation and times.
+//!   It never replaces one that stands, and tokens given afterwards are above its own (S2 holds across stores).
 //!
-//! Next: [`memory`], the reference store; [`crate::record`] has the transitions that a step applies.
+//! Next: [`memory`], the reference store; [`tier`], how a store says what its acknowledgements survive;
+//! [`crate::record`] has the transitions that a step applies.
 
 pub mod memory;
+pub mod tier;
 
 use std::fmt;
 use std::future::Future;
@@ -27,6 +31,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use crate::record::{ClaimArgs, Ending, Guard, ReleaseFrom};
+pub use tier::{Survives, Tier};
 
 use crate::clock::Timestamp;
 use crate::record::{DoubtCause, Record, StateKind};
@@ -42,6 +47,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// What this store can do and how durable its acknowledgements are.
     fn capabilities(&self) -> Capabilities;
 
+    /// What an acknowledged write survives, as far as the server's own settings were read when the store was opened.
+    fn tier(&self) -> Tier;
+
     /// absent -> in flight, or in doubt -> in flight where the arguments allow it; else what stands.
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed>;
 
@@ -56,6 +64,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// The record becomes absent.
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written>;
+
+    /// absent -> `record`, finished or in doubt, with its guard, generation and times as they are (S13).
+    /// [`Written::Done`] with what stands when the record stands under this very guard already, and with `None` when
+    /// it has expired on this store's clock; [`Written::Refused`] when another record stands. One that is in flight
+    /// is refused with [`StoreErrorKind::Unavailable`]: see [`Record::doubted`].
+    fn import(&self, record: Record) -> StoreFuture<'_, Written>;
 
     /// The record as it stands now; `None` when absent or expired.
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>>;
@@ -197,6 +211,12 @@ pub struct Capabilities {
     pub shared: bool,
     /// Whether [`Store::watch`] sees changes made by other processes.
     pub watches_elsewhere: bool,
+}
+
+/// What every store answers to the import of a record in flight.
+#[must_use]
+pub fn refuse_live_import() -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, "a record in flight cannot be imported")
 }
 
 /// Why a step could not be made, or nobody knows whether it was.

@@ -15,7 +15,7 @@ use semel::record::{DoubtCause, StateKind};
 use semel::store::memory::MemoryStore;
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
-    Store, StoreError, StoreErrorKind, StoreFuture, Written,
+    Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
 use semel::{
     Ask, Begun, Claim, Code, Completion, EffectError, Engine, Fingerprint, Key, OnceError, Operation,
@@ -67,6 +67,12 @@ impl Shaky {
 impl Store for Shaky {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+    fn tier(&self) -> Tier {
+        self.inner.tier()
+    }
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        self.inner.import(record)
     }
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         self.inner.claim(args)

@@ -18,6 +18,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "python3", package: "python3", tests_only: true },
     Program { name: "node", package: "nodejs", tests_only: true },
     Program { name: "sqlite3", package: "sqlite3", tests_only: true },
+    Program { name: "redis-server", package: "redis-server", tests_only: true },
 ];
 
 /// Sees to it that everything the steps need is there. Its first line says whether that takes root.

@@ -4,17 +4,17 @@
 //! One mutex is the atomic step. Next: [`crate::record`], whose functions it applies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, SystemClock};
 use crate::digest::Digest;
-use crate::record::{self, Guard, Record, Step, Token};
+use crate::record::{self, Guard, Record, StateKind, Step, Token};
 use crate::scope::RecordId;
 use crate::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Page, ReleaseArgs, RenewArgs,
-    ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Written,
+    ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written, refuse_live_import,
 };
 
 /// Records in this process's memory.
@@ -27,7 +27,8 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shelf {
     records: BTreeMap<Digest, Record>,
-    watchers: HashMap<Digest, Arc<Notify>>,
+    /// Those whose watchers have all gone are taken out by a purge.
+    watchers: HashMap<Digest, Weak<Notify>>,
     last: Token,
 }
 
@@ -94,15 +95,32 @@ impl Shelf {
     }
 
     fn wake(&mut self, id: &RecordId) {
-        if let Some(notify) = self.watchers.remove(&id.digest()) {
+        self.wake_at(&id.digest());
+    }
+
+    fn wake_at(&mut self, digest: &Digest) {
+        if let Some(notify) = self.watchers.remove(digest).and_then(|notify| notify.upgrade()) {
             notify.notify_waiters();
         }
+    }
+
+    fn watcher(&mut self, digest: Digest) -> Arc<Notify> {
+        let standing = self.watchers.get(&digest).and_then(Weak::upgrade);
+        standing.unwrap_or_else(|| {
+            let notify = Arc::default();
+            self.watchers.insert(digest, Arc::downgrade(&notify));
+            notify
+        })
     }
 }
 
 impl Store for MemoryStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities { name: "memory", durability: Durability::None, shared: false, watches_elsewhere: false }
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::of_process(Durability::None)
     }
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
@@ -141,6 +159,15 @@ impl Store for MemoryStore {
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         let now = self.clock.now();
         ready(self.write(&args.id, |current| record::release(current, args.guard, args.from, now)))
+    }
+
+    fn import(&self, record: Record) -> StoreFuture<'_, Written> {
+        if record.state.kind() == StateKind::InFlight {
+            return ready(Err(refuse_live_import()));
+        }
+        let now = self.clock.now();
+        let id = record.id.clone();
+        ready(self.write(&id, |current| record::import(current, record, now)))
     }
 
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
@@ -182,7 +209,9 @@ impl Store for MemoryStore {
             .collect();
         for digest in &expired {
             shelf.records.remove(digest);
+            shelf.wake_at(digest);
         }
+        shelf.watchers.retain(|_, notify| notify.strong_count() > 0);
         ready(Ok(expired.len()))
     }
 
@@ -198,7 +227,7 @@ impl Store for MemoryStore {
         if !unchanged {
             return ready(Ok(()));
         }
-        let notify = Arc::clone(shelf.watchers.entry(id.digest()).or_default());
+        let notify = shelf.watcher(id.digest());
         let mut notified = Box::pin(notify.notified_owned());
         notified.as_mut().enable();
         Box::pin(async move {
@@ -221,4 +250,28 @@ impl ScanArgs {
 
 fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::{Fingerprint, PayloadParts, payload, target};
+    use crate::{Key, Operation, Policy, Tenant};
+
+    #[tokio::test]
+    async fn watchers_that_have_gone_leave_nothing_behind() {
+        let store = MemoryStore::new();
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        for number in 0..100 {
+            let key = Key::new(&format!("k {number}")).unwrap();
+            let id = RecordId::new(Tenant::public(), Operation::http(), key);
+            let claim = ClaimArgs::new(id.clone(), fingerprint, &Policy::default());
+            let Claimed::Won(record) = store.claim(claim).await.unwrap() else { panic!("it stands") };
+            drop(store.watch(&id, record.guard));
+        }
+        assert_eq!(store.shelf().watchers.len(), 100);
+        store.purge(10).await.unwrap();
+        assert_eq!(store.shelf().watchers.len(), 0);
+    }
 }
