@@ -1,5 +1,6 @@
 //! What tests share: the conformance suite that every store must pass, and, with the feature `http`, everything
-//! around a gateway that runs: upstreams that count their effects, clients that hide nothing, the program itself.
+//! around a gateway that runs: upstreams that count their effects, clients that hide nothing, the program itself. With
+//! the feature `servers` there are real servers as child processes.
 //!
 //! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
 
@@ -15,5 +16,7 @@ pub mod gateway;
 pub mod ledger;
 #[cfg(feature = "http")]
 pub mod repeat;
+#[cfg(feature = "servers")]
+pub mod server;
 #[cfg(feature = "http")]
 pub mod upstream;
