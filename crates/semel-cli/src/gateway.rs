@@ -98,17 +98,21 @@ async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let mut signals = Signals::listen()?;
     let store =
         url.open(config.durability.into()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
+    let tier = store.tier();
+    tracing::info!(store = store.capabilities().name, server = tier.server, survives = %tier, "store opened");
     let metrics = Arc::new(Metrics::new());
     let limits = Limits {
         in_flight_per_tenant: config.limits.in_flight_per_tenant,
         waiters_per_record: config.limits.waiters_per_record,
+        store_timeout: config.timeouts.store.0,
     };
     let engine = Engine::with(store, metrics.clone(), limits);
     let admin = Admin::new(engine.clone(), metrics.clone(), semel_tower::replay::outcome);
     let (stop, stopped) = watch::channel(false);
     let listeners = listen_admin(&admin, config.admin, url, &stopped).await?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let (behind, warnings) = (behind(&config, url, &engine), warnings(&config, url)?);
+    let behind = behind(&config, url, &engine);
+    let warnings: Vec<_> = tier.warnings.into_iter().chain(warnings(&config, url)?).collect();
     let decisions = Arc::new(Tally { metrics, hash_keys: config.hash_keys_in_logs });
     let gateway = Gateway::bind(config, engine.clone(), decisions)
         .await

@@ -111,6 +111,8 @@ pub struct TimeoutsConfig {
     pub upstream: Human,
     /// How long an idle connection to the upstream is kept. Default 4 s.
     pub upstream_idle: Human,
+    /// How long an answer of the store is awaited. Default 5 s.
+    pub store: Human,
     /// How long work in flight may take after SIGTERM. Default 30 s.
     pub drain: Human,
 }
@@ -122,6 +124,7 @@ impl Default for TimeoutsConfig {
             connect: Human(Duration::from_secs(5)),
             upstream: Human(Duration::from_secs(60)),
             upstream_idle: Human(Duration::from_secs(4)),
+            store: Human(Duration::from_secs(5)),
             drain: Human(Duration::from_secs(30)),
         }
     }

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that says nothing for so long is asked whether it lives.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Where the server is, and how far it is trusted.
+/// Where the servers are, and how far they are trusted.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    pub(crate) config: Config,
+    /// One for each host: which of them takes writes, and may be believed, is for [`crate::session`] to find out.
+    pub(crate) hosts: Vec<Config>,
     pub(crate) tls: Tls,
 }
 
@@ -61,7 +62,6 @@ impl Address {
         if tls.verify == Verify::Nothing && tls.root.is_some() {
             tls.verify = Verify::Authority;
         }
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -69,8 +69,37 @@ impl Address {
             config.application_name("semel");
         }
         config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(2);
-        Ok(Self { config, tls })
+        Ok(Self { hosts: apart(&config), tls })
     }
+}
+
+/// The hosts of `config`, each by itself.
+fn apart(config: &Config) -> Vec<Config> {
+    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let one = |at: usize| {
+        let mut one = Config::new();
+        match hosts.get(at) {
+            Some(Host::Tcp(host)) => _ = one.host(host),
+            Some(Host::Unix(path)) => _ = one.host_path(path),
+            None => {}
+        }
+        addresses.get(at).map(|address| one.hostaddr(*address));
+        ports.get(at).or(ports.first()).map(|port| one.port(*port));
+        config.get_user().map(|user| one.user(user));
+        config.get_password().map(|password| one.password(password));
+        config.get_dbname().map(|database| one.dbname(database));
+        config.get_options().map(|options| one.options(options));
+        config.get_application_name().map(|name| one.application_name(name));
+        config.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+        config.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
+        config.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+        config.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+        one.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
+        one.keepalives(config.get_keepalives()).keepalives_idle(config.get_keepalives_idle());
+        one.channel_binding(config.get_channel_binding());
+        one
+    };
+    (0..hosts.len().max(addresses.len())).map(one).collect()
 }
 
 /// What `tokio-postgres` does not read, or reads otherwise than libpq.
@@ -88,7 +117,12 @@ fn set(config: &mut Config, tls: &mut Tls, name: &str, value: &str) -> Result<()
                 "require" => (SslMode::Require, Verify::Nothing),
                 "verify-ca" => (SslMode::Require, Verify::Authority),
                 "verify-full" => (SslMode::Require, Verify::AuthorityAndName),
-                _ => return Err("sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full".into()),
+                _ => {
+                    return Err(
+                        "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full"
+                            .into(),
+                    );
+                }
             };
             config.ssl_mode(mode);
             tls.verify = verify;
@@ -142,7 +176,8 @@ fn split_url(text: &str) -> Result<(String, Pairs), String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if is_ours(name) {
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
+            let value =
+                percent_decode_str(value).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
             ours.push((name.to_owned(), value.into_owned()));
         } else {
             theirs.push(pair);
@@ -203,11 +238,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_postgres::config::Host;
 
     fn tls_of(text: &str) -> (SslMode, Tls) {
         let address = Address::parse(text).unwrap();
-        (address.config.get_ssl_mode(), address.tls)
+        (address.hosts[0].get_ssl_mode(), address.tls)
     }
 
     #[test]
@@ -217,13 +251,19 @@ mod tests {
             r"host=one,two port=1,2 user=me password='it is' dbname=shop sslmode = verify-full sslrootcert=/etc/ca.pem connect_timeout=7",
         ];
         for text in texts {
-            let Address { config, tls } = Address::parse(text).unwrap();
-            assert_eq!(config.get_hosts(), [Host::Tcp("one".into()), Host::Tcp("two".into())]);
-            assert_eq!((config.get_ports(), config.get_dbname()), (&[1, 2][..], Some("shop")));
-            assert_eq!(config.get_password(), Some(&b"it is"[..]));
-            assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
-            assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
-            assert_eq!((config.get_ssl_mode(), tls.verify), (SslMode::Require, Verify::AuthorityAndName));
+            let Address { hosts, tls } = Address::parse(text).unwrap();
+            assert_eq!(hosts.len(), 2);
+            for (config, (host, port)) in hosts.iter().zip([("one", 1), ("two", 2)]) {
+                assert_eq!(
+                    (config.get_hosts(), config.get_ports()),
+                    (&[Host::Tcp(host.into())][..], &[port][..])
+                );
+                assert_eq!((config.get_user(), config.get_dbname()), (Some("me"), Some("shop")));
+                assert_eq!(config.get_password(), Some(&b"it is"[..]));
+                assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
+                assert_eq!(config.get_ssl_mode(), SslMode::Require);
+            }
+            assert_eq!(tls.verify, Verify::AuthorityAndName);
             assert_eq!(tls.root, Some("/etc/ca.pem".into()));
         }
     }
@@ -240,7 +280,7 @@ mod tests {
     #[test]
     fn quoted_values_keep_their_quotes_and_spaces() {
         let address = Address::parse(r"host=h password='a\'b \\ c' user=u").unwrap();
-        assert_eq!(address.config.get_password(), Some(&br"a'b \ c"[..]));
+        assert_eq!(address.hosts[0].get_password(), Some(&br"a'b \ c"[..]));
     }
 
     #[test]

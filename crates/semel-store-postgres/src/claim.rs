@@ -78,7 +78,10 @@ impl Work for ClaimArgs {
                 break;
             }
         }
-        answers.into_iter().collect::<Option<_>>().ok_or_else(|| Failure::Again("the records kept changing".into()))
+        answers
+            .into_iter()
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::Again("the records kept changing".into()))
     }
 }
 
@@ -87,43 +90,47 @@ type Won = HashMap<Uuid, (u64, semel::clock::Timestamp, u32)>;
 
 async fn insert(session: &Session, batch: &[ClaimArgs], open: &[usize]) -> Result<Won, Failure> {
     let all = || open.iter().map(|at| &batch[*at]);
-    let rows = session.rows(
-        INSERT,
-        &[
-            &all().map(|args| codec::uuid(args.id.digest())).collect::<Vec<_>>(),
-            &all().map(|args| args.id.tenant().as_str()).collect::<Vec<_>>(),
-            &all().map(|args| args.id.operation().as_str()).collect::<Vec<_>>(),
-            &all().map(|args| args.id.key().as_str()).collect::<Vec<_>>(),
-            &all().map(|args| args.id.variant().map(codec::uuid)).collect::<Vec<_>>(),
-            &all().map(|args| codec::uuid(args.fingerprint.target)).collect::<Vec<_>>(),
-            &all().map(|args| codec::uuid(args.fingerprint.payload)).collect::<Vec<_>>(),
-            &all().map(|args| codec::attempt(args.attempt)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.lease)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.max_execution)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.doubt_retention)).collect::<Vec<_>>(),
-        ],
-    );
-    won(&rows.await?)
+    let rows = session
+        .rows(
+            INSERT,
+            &[
+                &all().map(|args| codec::uuid(args.id.digest())).collect::<Vec<_>>(),
+                &all().map(|args| args.id.tenant().as_str()).collect::<Vec<_>>(),
+                &all().map(|args| args.id.operation().as_str()).collect::<Vec<_>>(),
+                &all().map(|args| args.id.key().as_str()).collect::<Vec<_>>(),
+                &all().map(|args| args.id.variant().map(codec::uuid)).collect::<Vec<_>>(),
+                &all().map(|args| codec::uuid(args.fingerprint.target)).collect::<Vec<_>>(),
+                &all().map(|args| codec::uuid(args.fingerprint.payload)).collect::<Vec<_>>(),
+                &all().map(|args| codec::attempt(args.attempt)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.lease)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.max_execution)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.doubt_retention)).collect::<Vec<_>>(),
+            ],
+        )
+        .await?;
+    won(&rows)
 }
 
 async fn overwrite(session: &Session, batch: &[ClaimArgs], take: &[(usize, Guard)]) -> Result<Won, Failure> {
     let all = || take.iter().map(|(at, _)| &batch[*at]);
-    let rows = session.rows(
-        TAKE,
-        &[
-            &all().map(|args| codec::uuid(args.id.digest())).collect::<Vec<_>>(),
-            &all().map(|args| codec::uuid(args.fingerprint.target)).collect::<Vec<_>>(),
-            &all().map(|args| codec::uuid(args.fingerprint.payload)).collect::<Vec<_>>(),
-            &all().map(|args| codec::attempt(args.attempt)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.lease)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.max_execution)).collect::<Vec<_>>(),
-            &all().map(|args| codec::micros(args.doubt_retention)).collect::<Vec<_>>(),
-            &take.iter().map(|(_, seen)| codec::token(seen.token)).collect::<Vec<_>>(),
-            &take.iter().map(|(_, seen)| codec::attempt(seen.attempt)).collect::<Vec<_>>(),
-            &all().map(|args| args.takeover).collect::<Vec<_>>(),
-        ],
-    );
-    won(&rows.await?)
+    let rows = session
+        .rows(
+            TAKE,
+            &[
+                &all().map(|args| codec::uuid(args.id.digest())).collect::<Vec<_>>(),
+                &all().map(|args| codec::uuid(args.fingerprint.target)).collect::<Vec<_>>(),
+                &all().map(|args| codec::uuid(args.fingerprint.payload)).collect::<Vec<_>>(),
+                &all().map(|args| codec::attempt(args.attempt)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.lease)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.max_execution)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.doubt_retention)).collect::<Vec<_>>(),
+                &take.iter().map(|(_, seen)| codec::token(seen.token)).collect::<Vec<_>>(),
+                &take.iter().map(|(_, seen)| codec::attempt(seen.attempt)).collect::<Vec<_>>(),
+                &all().map(|args| args.takeover).collect::<Vec<_>>(),
+            ],
+        )
+        .await?;
+    won(&rows)
 }
 
 fn won(rows: &[tokio_postgres::Row]) -> Result<Won, Failure> {
@@ -152,7 +159,9 @@ fn settle(
 ) -> Result<(), Failure> {
     open.retain(|at| {
         let args = &batch[*at];
-        let Some((token, claimed_at, generation)) = won.get(&codec::uuid(args.id.digest())) else { return true };
+        let Some((token, claimed_at, generation)) = won.get(&codec::uuid(args.id.digest())) else {
+            return true;
+        };
         let lasts = |micros: i64| claimed_at.plus(std::time::Duration::from_micros(micros.unsigned_abs()));
         let (lease, execution) = (codec::micros(args.lease), codec::micros(args.max_execution));
         answers[*at] = Some(Claimed::Won(Record {
@@ -161,8 +170,13 @@ fn settle(
             guard: Guard { token: semel::Token(*token), attempt: args.attempt },
             generation: *generation,
             claimed_at: *claimed_at,
-            doubt_retention: std::time::Duration::from_micros(codec::micros(args.doubt_retention).unsigned_abs()),
-            state: State::InFlight { lease_until: lasts(lease.min(execution)), execute_until: lasts(execution) },
+            doubt_retention: std::time::Duration::from_micros(
+                codec::micros(args.doubt_retention).unsigned_abs(),
+            ),
+            state: State::InFlight {
+                lease_until: lasts(lease.min(execution)),
+                execute_until: lasts(execution),
+            },
         }));
         false
     });
@@ -224,7 +238,9 @@ pub(crate) async fn import(session: &Session, record: &Record) -> Result<Written
             Step::Already(standing) => return Ok(Written::Done(Some(standing))),
             Step::Refused(standing) => return Ok(Written::Refused(standing)),
             Step::Remove => return Ok(Written::Done(None)),
-            Step::Write(record) if insert_import(session, &record).await? => return Ok(Written::Done(Some(record))),
+            Step::Write(record) if insert_import(session, &record).await? => {
+                return Ok(Written::Done(Some(record)));
+            }
             Step::Write(_) => {}
         }
     }
@@ -239,30 +255,32 @@ async fn insert_import(session: &Session, record: &Record) -> Result<bool, Failu
         State::Failed { completed_at, .. } => (codec::FAILED, completed_at, None),
         State::InFlight { .. } => return Err(Failure::NotDone(semel::store::refuse_live_import())),
     };
-    let rows = session.rows(
-        IMPORT,
-        &[
-            &codec::uuid(id.digest()),
-            &id.tenant().as_str(),
-            &id.operation().as_str(),
-            &id.key().as_str(),
-            &id.variant().map(codec::uuid),
-            &codec::token(record.guard.token),
-            &codec::attempt(record.guard.attempt),
-            &codec::uuid(record.fingerprint.target),
-            &codec::uuid(record.fingerprint.payload),
-            &i32::try_from(record.generation).unwrap_or(i32::MAX),
-            &state,
-            &codec::time(record.claimed_at),
-            &codec::time(settled),
-            &record.expires_at().map(codec::time),
-            &codec::micros(record.doubt_retention),
-            &cause,
-            &outcome.map(|outcome| i32::from(outcome.code)),
-            &outcome.map(|outcome| outcome.body_kept),
-            &outcome.map(|outcome| &outcome.head[..]),
-            &outcome.map(|outcome| &outcome.body[..]),
-        ],
-    );
-    Ok(!rows.await?.is_empty())
+    let rows = session
+        .rows(
+            IMPORT,
+            &[
+                &codec::uuid(id.digest()),
+                &id.tenant().as_str(),
+                &id.operation().as_str(),
+                &id.key().as_str(),
+                &id.variant().map(codec::uuid),
+                &codec::token(record.guard.token),
+                &codec::attempt(record.guard.attempt),
+                &codec::uuid(record.fingerprint.target),
+                &codec::uuid(record.fingerprint.payload),
+                &i32::try_from(record.generation).unwrap_or(i32::MAX),
+                &state,
+                &codec::time(record.claimed_at),
+                &codec::time(settled),
+                &record.expires_at().map(codec::time),
+                &codec::micros(record.doubt_retention),
+                &cause,
+                &outcome.map(|outcome| i32::from(outcome.code)),
+                &outcome.map(|outcome| outcome.body_kept),
+                &outcome.map(|outcome| &outcome.head[..]),
+                &outcome.map(|outcome| &outcome.body[..]),
+            ],
+        )
+        .await?;
+    Ok(!rows.is_empty())
 }

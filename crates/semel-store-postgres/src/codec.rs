@@ -100,7 +100,11 @@ pub(crate) fn cause(cause: DoubtCause) -> i16 {
 
 /// The record of a row of `narrow!()`, whose write named the whole identity; `outcome` when the write brought one.
 /// `None` when the row says that the record is absent.
-pub(crate) fn written(row: &Row, id: &RecordId, outcome: Option<&Outcome>) -> Result<Option<Record>, Failure> {
+pub(crate) fn written(
+    row: &Row,
+    id: &RecordId,
+    outcome: Option<&Outcome>,
+) -> Result<Option<Record>, Failure> {
     let state: i16 = get(row, 13)?;
     let state = match state {
         IN_FLIGHT => State::InFlight { lease_until: at(row, 7)?, execute_until: at(row, 8)? },
@@ -172,8 +176,9 @@ pub(crate) fn now(row: &Row) -> Result<Timestamp, Failure> {
 
 fn outcome(row: &Row) -> Result<Option<Outcome>, Failure> {
     let Some(code) = get::<Option<i32>>(row, 12)? else { return Ok(None) };
-    let bytes =
-        |column| Ok::<_, Failure>(get::<Option<&[u8]>>(row, column)?.map_or(Bytes::new(), Bytes::copy_from_slice));
+    let bytes = |column| {
+        Ok::<_, Failure>(get::<Option<&[u8]>>(row, column)?.map_or(Bytes::new(), Bytes::copy_from_slice))
+    };
     Ok(Some(Outcome {
         code: u16::try_from(code).map_err(|_| damaged("a code out of range"))?,
         head: bytes(20)?,

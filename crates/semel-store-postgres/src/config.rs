@@ -90,6 +90,10 @@ impl OpenError {
         Self { kind, message: message.into() }
     }
 
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.kind == OpenErrorKind::Unreachable
+    }
+
     /// What stood in the way.
     #[must_use]
     pub fn kind(&self) -> OpenErrorKind {

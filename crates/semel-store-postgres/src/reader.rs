@@ -19,8 +19,13 @@ use crate::fault::Failure;
 use crate::session::{Dialer, Session};
 use crate::writer::{Link, Work};
 
-const READ: &str =
-    concat!("WITH ", clock!(), " SELECT ", full!(), " FROM clock, semel_records AS r WHERE r.digest = ANY ($1)");
+const READ: &str = concat!(
+    "WITH ",
+    clock!(),
+    " SELECT ",
+    full!(),
+    " FROM clock, semel_records AS r WHERE r.digest = ANY ($1)"
+);
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// What a row says.
@@ -141,7 +146,8 @@ macro_rules! purge {
 
 const PURGE: &str = purge!("r.state > 0 AND r.expires_us", "expires_us");
 /// Claims that lapsed, and whose doubt nobody touched until it expired.
-const PURGE_LAPSED: &str = purge!("r.state < 2 AND r.state = 0 AND r.lease_us + r.doubt_retention_us", "digest");
+const PURGE_LAPSED: &str =
+    purge!("r.state < 2 AND r.state = 0 AND r.lease_us + r.doubt_retention_us", "digest");
 
 /// What is asked rarely and may take long, on a connection of its own.
 pub(crate) struct Side(Mutex<Link>);

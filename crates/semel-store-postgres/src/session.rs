@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ const OPTIONS: &str = "-c semel.session=kept -c enable_seqscan=off -c enable_has
     -c enable_bitmapscan=off -c plan_cache_mode=force_generic_plan -c jit=off -c lock_timeout=500 \
     -c statement_timeout=3000 -c idle_in_transaction_session_timeout=10000 \
     -c default_transaction_isolation=read\\ committed -c client_min_messages=warning";
-/// For all hosts together, with what is asked of a new connection.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+/// For one host, with what is asked of a new connection.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Makes connections.
 pub(crate) struct Dialer {
@@ -38,6 +38,8 @@ pub(crate) struct Dialer {
     connector: MakeRustlsConnect,
     durability: Durability,
     server: Mutex<Option<Arc<Server>>>,
+    /// Which host was used last, and is tried first.
+    good_host: AtomicUsize,
     suspect: Arc<AtomicBool>,
 }
 
@@ -45,10 +47,19 @@ impl Dialer {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
         let refuse = |message| OpenError::new(OpenErrorKind::Address, message);
         let mut address = Address::parse(&config.address).map_err(refuse)?;
-        let theirs = address.config.get_options().unwrap_or_default().to_owned();
-        address.config.options(format!("{OPTIONS} {theirs}"));
+        for host in &mut address.hosts {
+            let theirs = host.get_options().unwrap_or_default().to_owned();
+            host.options(format!("{OPTIONS} {theirs}"));
+        }
         let connector = tls::connector(&address.tls).map_err(refuse)?;
-        Ok(Self { address, connector, durability: config.durability, server: Mutex::new(None), suspect: Arc::default() })
+        Ok(Self {
+            address,
+            connector,
+            durability: config.durability,
+            server: Mutex::new(None),
+            good_host: AtomicUsize::new(0),
+            suspect: Arc::default(),
+        })
     }
 
     /// A connection to a server that keeps what was asked for. What others tell their listeners goes to `heard`.
@@ -56,20 +67,36 @@ impl Dialer {
         self: &Arc<Self>,
         heard: Option<mpsc::UnboundedSender<String>>,
     ) -> Result<Session, OpenError> {
-        match tokio::time::timeout(DIAL_TIMEOUT, self.dial_now(heard)).await {
-            Ok(dialled) => dialled,
-            Err(_) => Err(OpenError::new(
+        let hosts = self.address.hosts.len();
+        let first = self.good_host.load(Ordering::Relaxed);
+        let mut refused = None::<OpenError>;
+        for host in (0..hosts).map(|at| (first + at) % hosts) {
+            match tokio::time::timeout(DIAL_TIMEOUT, self.dial_host(host, heard.clone())).await {
+                Ok(Ok(session)) => {
+                    self.good_host.store(host, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                // What can be mended is worth more to know than what cannot be reached.
+                Ok(Err(error)) if refused.as_ref().is_none_or(OpenError::is_unreachable) => {
+                    refused = Some(error)
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        Err(refused.unwrap_or_else(|| {
+            OpenError::new(
                 OpenErrorKind::Unreachable,
                 format!("PostgreSQL did not answer within {DIAL_TIMEOUT:?}"),
-            )),
-        }
+            )
+        }))
     }
 
-    async fn dial_now(
-        self: &Arc<Self>,
+    async fn dial_host(
+        &self,
+        host: usize,
         heard: Option<mpsc::UnboundedSender<String>>,
     ) -> Result<Session, OpenError> {
-        let connected = self.address.config.connect(self.connector.clone()).await;
+        let connected = self.address.hosts[host].connect(self.connector.clone()).await;
         let (client, mut connection) = connected.map_err(|error| settings::refused_connection(&error))?;
         let warned = Arc::new(AtomicBool::new(false));
         let warning = Arc::clone(&warned);
@@ -188,7 +215,9 @@ impl Session {
         let caught_up = self.rows("SELECT pg_logical_emit_message(true, 'semel', '')", &[]).await;
         if caught_up.is_err() || self.take_warning() {
             self.suspect.store(true, Ordering::SeqCst);
-            return Err(Failure::Unknown("the standby has not confirmed what the primary committed".to_owned()));
+            return Err(Failure::Unknown(
+                "the standby has not confirmed what the primary committed".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -198,7 +227,8 @@ impl Session {
         if self.broken.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (token, connector, task) = (self.client.cancel_token(), self.connector.clone(), self.task.clone());
+        let (token, connector, task) =
+            (self.client.cancel_token(), self.connector.clone(), self.task.clone());
         tokio::spawn(async move {
             let _ = tokio::time::timeout(Duration::from_secs(1), token.cancel_query(connector)).await;
             task.abort();

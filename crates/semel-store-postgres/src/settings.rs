@@ -75,7 +75,8 @@ impl Server {
         if self.in_recovery || self.read_only {
             return refuse(
                 OpenErrorKind::Unreachable,
-                "this PostgreSQL takes no writes: it is a standby, or default_transaction_read_only is on".into(),
+                "this PostgreSQL takes no writes: it is a standby, or default_transaction_read_only is on"
+                    .into(),
             );
         }
         if self.encoding != "UTF8" {
@@ -87,7 +88,8 @@ impl Server {
         if self.zero_damaged_pages {
             return refuse(
                 OpenErrorKind::Settings,
-                "zero_damaged_pages is on: a damaged page would be an absence, and its keys would run again".into(),
+                "zero_damaged_pages is on: a damaged page would be an absence, and its keys would run again"
+                    .into(),
             );
         }
         if self.durability() < wanted {
@@ -212,15 +214,20 @@ mod tests {
         assert_eq!(alone.warnings.len(), 1);
         let paired = Server { has_standby: true, ..sound() }.tier();
         assert_eq!((paired.node_loss, paired.warnings.len()), (Survives::Yes, 0));
-        let received = Server { has_standby: true, synchronous_commit: "remote_write".into(), ..sound() }.tier();
+        let received =
+            Server { has_standby: true, synchronous_commit: "remote_write".into(), ..sound() }.tier();
         assert!(matches!(received.node_loss, Survives::Partly(_)));
     }
 
     #[test]
     fn a_commit_that_waits_for_too_little_is_raised() {
-        for (setting, has_standby, raised) in
-            [("off", false, true), ("off", true, true), ("local", true, true), ("local", false, false), ("on", true, false)]
-        {
+        for (setting, has_standby, raised) in [
+            ("off", false, true),
+            ("off", true, true),
+            ("local", true, true),
+            ("local", false, false),
+            ("on", true, false),
+        ] {
             let server = Server { synchronous_commit: setting.into(), has_standby, ..sound() };
             assert_eq!(server.raises_commit(), raised, "{setting} {has_standby}");
         }

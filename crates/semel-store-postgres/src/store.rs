@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use semel::record::StateKind;
 use semel::store::{
-    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Guard, Page, ReleaseArgs, RenewArgs,
-    ScanArgs, StoreError, StoreFuture, Survives, Tier, Written, refuse_live_import,
+    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Durability, Guard, Page, ReleaseArgs,
+    RenewArgs, ScanArgs, StoreError, StoreFuture, Survives, Tier, Written, refuse_live_import,
 };
 use semel::{Record, RecordId, Store};
 

@@ -23,11 +23,7 @@ use crate::writer::{ROUNDS, Work};
 /// The fence, and that the record stands.
 macro_rules! held {
     () => {
-        concat!(
-            "r.digest = c.digest AND r.token = c.token AND r.attempt = c.attempt AND NOT (",
-            dead!(),
-            ")"
-        )
+        concat!("r.digest = c.digest AND r.token = c.token AND r.attempt = c.attempt AND NOT (", dead!(), ")")
     };
 }
 
@@ -125,7 +121,9 @@ async fn run<W: Guarded>(session: &Session, all: &[&W], again: bool) -> Result<V
         for at in open {
             let write = all[at];
             match rows.get(&codec::uuid(write.id().digest())) {
-                Some(row) => answers[at] = Some(Written::Done(codec::written(row, write.id(), write.brings())?)),
+                Some(row) => {
+                    answers[at] = Some(Written::Done(codec::written(row, write.id(), write.brings())?))
+                }
                 None => left.push(at),
             }
         }
@@ -151,7 +149,10 @@ async fn run<W: Guarded>(session: &Session, all: &[&W], again: bool) -> Result<V
             break;
         }
     }
-    answers.into_iter().collect::<Option<_>>().ok_or_else(|| Failure::Again("the records kept changing".into()))
+    answers
+        .into_iter()
+        .collect::<Option<_>>()
+        .ok_or_else(|| Failure::Again("the records kept changing".into()))
 }
 
 impl Guarded for CompleteArgs {
@@ -177,21 +178,22 @@ impl Guarded for CompleteArgs {
             Ending::Completed(_) => codec::COMPLETED,
             Ending::Failed(_) => codec::FAILED,
         };
-        let rows = session.rows(
-            COMPLETE,
-            &[
-                &fence.digests,
-                &fence.tokens,
-                &fence.attempts,
-                &all.iter().map(|write| state(&write.ending)).collect::<Vec<_>>(),
-                &all.iter().map(|write| codec::micros(write.retention)).collect::<Vec<_>>(),
-                &outcomes().map(|outcome| i32::from(outcome.code)).collect::<Vec<_>>(),
-                &outcomes().map(|outcome| outcome.body_kept).collect::<Vec<_>>(),
-                &outcomes().map(|outcome| &outcome.head[..]).collect::<Vec<_>>(),
-                &outcomes().map(|outcome| &outcome.body[..]).collect::<Vec<_>>(),
-            ],
-        );
-        rows.await
+        session
+            .rows(
+                COMPLETE,
+                &[
+                    &fence.digests,
+                    &fence.tokens,
+                    &fence.attempts,
+                    &all.iter().map(|write| state(&write.ending)).collect::<Vec<_>>(),
+                    &all.iter().map(|write| codec::micros(write.retention)).collect::<Vec<_>>(),
+                    &outcomes().map(|outcome| i32::from(outcome.code)).collect::<Vec<_>>(),
+                    &outcomes().map(|outcome| outcome.body_kept).collect::<Vec<_>>(),
+                    &outcomes().map(|outcome| &outcome.head[..]).collect::<Vec<_>>(),
+                    &outcomes().map(|outcome| &outcome.body[..]).collect::<Vec<_>>(),
+                ],
+            )
+            .await
     }
 }
 

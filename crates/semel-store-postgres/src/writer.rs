@@ -89,7 +89,8 @@ impl<T: Work> Worker<T> {
             }
             // In one order everywhere, so that no two statements wait for each other.
             jobs.sort_by_key(|(work, _)| work.digest());
-            let (mut batch, mut replies) = (Vec::<T>::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+            let (mut batch, mut replies) =
+                (Vec::<T>::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
             for (work, reply) in jobs {
                 if !T::REPEATS && batch.last().is_some_and(|last| last.digest() == work.digest()) {
                     self.later.push((work, reply));
@@ -169,14 +170,16 @@ impl Link {
         let (mut lost, mut pause) = (None::<String>, Duration::from_millis(2));
         loop {
             let failure = match timeout_at(deadline, self.session()).await {
-                Ok(Ok(session)) => match timeout_at(deadline, attempt(session, batch, lost.is_some())).await {
-                    Ok(Ok(answers)) => return Ok(answers),
-                    Ok(Err(failure)) => failure,
-                    Err(_) => {
-                        session.abandon();
-                        Failure::Unknown(format!("PostgreSQL did not answer within {PATIENCE:?}"))
+                Ok(Ok(session)) => {
+                    match timeout_at(deadline, attempt(session, batch, lost.is_some())).await {
+                        Ok(Ok(answers)) => return Ok(answers),
+                        Ok(Err(failure)) => failure,
+                        Err(_) => {
+                            session.abandon();
+                            Failure::Unknown(format!("PostgreSQL did not answer within {PATIENCE:?}"))
+                        }
                     }
-                },
+                }
                 Ok(Err(reason)) => unreachable(reason),
                 Err(_) => unreachable("PostgreSQL cannot be reached in time".to_owned()),
             };

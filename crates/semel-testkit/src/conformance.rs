@@ -33,6 +33,7 @@ pub mod claims;
 pub mod listing;
 pub mod model;
 pub mod moving;
+pub mod replies;
 pub mod time;
 pub mod waiting;
 pub mod writes;
@@ -182,6 +183,7 @@ macro_rules! conformance_suite {
                 s12_a_release_wakes;
             moving: s13_an_imported_record_stands_as_it_was, s13_import_replaces_no_record,
                 s13_tokens_grow_past_an_imported_one;
+            replies: s08_lost_replies_cost_neither_an_effect_nor_a_record;
             model: s11_random_steps_answer_as_the_pure_transitions;
         }
     };

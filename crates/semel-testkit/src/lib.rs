@@ -1,10 +1,13 @@
-//! What tests share: the conformance suite that every store must pass, and, with the feature `http`, everything
-//! around a gateway that runs: upstreams that count their effects, clients that hide nothing, the program itself. With
-//! the feature `servers` there are real servers as child processes.
+//! What tests share: the conformance suite that every store must pass, stores and wires that fail by script, and,
+//! with the feature `http`, everything around a gateway that runs: upstreams that count their effects, clients that
+//! hide nothing, the program itself.
 //!
 //! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
 
 pub mod conformance;
+#[cfg(feature = "net")]
+pub mod fault_proxy;
+pub mod faulty_store;
 
 #[cfg(feature = "http")]
 pub mod certificates;

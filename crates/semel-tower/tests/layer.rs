@@ -24,7 +24,7 @@ use semel::policy::{OnDoubt, OnDuplicate};
 use semel::store::memory::MemoryStore;
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
-    Store, StoreError, StoreErrorKind, StoreFuture, Written,
+    Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
 use semel::{Engine, Key, Policy, Record, RecordId};
 use semel_tower::route::{Authorize, HookFuture, KeySource, Missing, OnStoreDown, Probe, Probed};

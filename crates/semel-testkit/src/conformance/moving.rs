@@ -7,7 +7,12 @@ use semel::store::{ScanArgs, StoreErrorKind};
 use super::*;
 
 /// What was claimed in another store `ahead` of this one's clock, and settled there.
-async fn foreign(store: &dyn Store, key: &str, ahead: Duration, state: impl Fn(Timestamp) -> State) -> Record {
+async fn foreign(
+    store: &dyn Store,
+    key: &str,
+    ahead: Duration,
+    state: impl Fn(Timestamp) -> State,
+) -> Record {
     let now = store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap().now;
     let claimed_at = now.plus(ahead);
     Record {

@@ -5,11 +5,11 @@
 //! none outlives the process that started it. Next: the tests of the store.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,15 @@ pub struct PostgresServer {
 #[derive(Debug)]
 struct Running {
     pid: Pid,
-    ended: mpsc::Receiver<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Running {
+    /// Whether it has ended, after waiting for that as long as `patience`.
+    fn ends_within(&self, patience: Duration) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.recv_timeout(patience).is_ok()
+    }
 }
 
 impl PostgresServer {
@@ -90,7 +98,11 @@ impl PostgresServer {
             if server.try_start() {
                 return server;
             }
-            assert!(left > 0 && server.log().contains("in use"), "PostgreSQL did not start: {}", server.log());
+            assert!(
+                left > 0 && server.log().contains("in use"),
+                "PostgreSQL did not start: {}",
+                server.log()
+            );
         }
         unreachable!("the last try returns or panics")
     }
@@ -130,7 +142,8 @@ impl PostgresServer {
         command.args(as_server()).args(["--pdeathsig", "QUIT", "--"]).arg(program("postgres"));
         command.arg("-D").arg(self.data());
         let port = self.port.to_string();
-        let ours = [("port", port.as_str()), ("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")];
+        let ours =
+            [("port", port.as_str()), ("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")];
         let theirs = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in ours.into_iter().chain(theirs) {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -147,7 +160,7 @@ impl PostgresServer {
                 self.running = Some(running);
                 return true;
             }
-            if running.ended.try_recv().is_ok() {
+            if running.ends_within(Duration::ZERO) {
                 return false;
             }
             assert!(Instant::now() < deadline, "PostgreSQL was not ready in time: {}", self.log());
@@ -164,7 +177,7 @@ impl PostgresServer {
         for pid in children.into_iter().chain([running.pid]) {
             let _ = kill_process(pid, Signal::KILL);
         }
-        let _ = running.ended.recv_timeout(PATIENCE);
+        running.ends_within(PATIENCE);
     }
 
     /// Ends it in order: its sessions are ended, and everything is on the disk.
@@ -175,7 +188,7 @@ impl PostgresServer {
     fn end_with(&mut self, signal: Signal) {
         let Some(running) = self.running.take() else { return };
         let _ = kill_process(running.pid, signal);
-        if running.ended.recv_timeout(PATIENCE).is_err() {
+        if !running.ends_within(PATIENCE) {
             self.running = Some(running);
             self.kill();
         }
@@ -237,7 +250,18 @@ impl PostgresServer {
     /// When one fails, with what it said.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         let mut psql = Command::new(program("psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-c", statements]);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            &self.url(database),
+            "-c",
+            statements,
+        ]);
         succeed(psql)
     }
 
@@ -259,6 +283,58 @@ impl Drop for PostgresServer {
     }
 }
 
+/// PgBouncer in front of a server, handing out its connections transaction by transaction.
+#[derive(Debug)]
+pub struct Pooler {
+    _folder: TempDir,
+    port: u16,
+    running: Running,
+}
+
+impl Pooler {
+    /// Starts one with `settings`, lines of pgbouncer.ini.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(server: &PostgresServer, settings: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("semel-pgbouncer-").tempdir();
+        let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        give_to_server(folder.path());
+        let port = free_port();
+        let file = folder.path().join("pgbouncer.ini");
+        let ini = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\npool_mode = transaction\n{settings}\n",
+            server.port
+        );
+        // With `auth_type = any` everybody is this user of the server.
+        let ini = ini.replace("port=", "user=semel port=");
+        fs::write(&file, ini).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let mut command = Command::new("setpriv");
+        command.args(as_server()).args(["--pdeathsig", "QUIT", "--", "pgbouncer", "-q"]).arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let running = keep(command);
+        wait_until("PgBouncer listens", || {
+            assert!(!running.ends_within(Duration::ZERO), "PgBouncer did not start; is it installed?");
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { _folder: folder, port, running }
+    }
+
+    /// The URL of `database` through it.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://semel@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = kill_process(self.running.pid, Signal::KILL);
+    }
+}
+
 /// Where a program of the newest PostgreSQL on this machine is: Debian puts them outside the `PATH`.
 ///
 /// # Panics
@@ -271,8 +347,11 @@ pub fn program(name: &str) -> PathBuf {
         return format!("/usr/lib/postgresql/{newest}/bin/{name}").into();
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
-    found.unwrap_or_else(|| panic!("PostgreSQL {OLDEST} or newer is not installed: apt-get install postgresql"))
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!("PostgreSQL {OLDEST} or newer is not installed: apt-get install postgresql")
+    })
 }
 
 /// A data folder as `initdb` makes it, made once.
@@ -348,7 +427,7 @@ fn keep(mut command: Command) -> Running {
         let _ = end.send(());
     });
     let pid = started.recv().unwrap_or_else(|_| panic!("`setpriv` of util-linux is not installed"));
-    Running { pid, ended }
+    Running { pid, ended: Mutex::new(ended) }
 }
 
 fn children_of(parent: Pid) -> Vec<Pid> {

@@ -19,19 +19,27 @@ use crate::store::{Claimed, Store, StoreError, StoreErrorKind, StoreFuture};
 type Call<T> = JoinHandle<Result<T, StoreError>>;
 
 impl Inner {
-    /// Starts a call of the store.
-    pub(super) fn start<T, F>(self: &Arc<Self>, method: &'static str, call: F) -> Call<T>
+    /// Calls the store and tells how long it took.
+    pub(super) async fn carry_out<T, F>(
+        self: Arc<Self>,
+        method: &'static str,
+        call: F,
+    ) -> Result<T, StoreError>
+    where
+        F: for<'a> FnOnce(&'a dyn Store) -> StoreFuture<'a, T>,
+    {
+        let started = Instant::now();
+        let answer = call(&*self.store).await;
+        self.tell(Event::StoreCalled { method, took: started.elapsed(), ok: answer.is_ok() });
+        answer
+    }
+
+    fn start<T, F>(self: &Arc<Self>, method: &'static str, call: F) -> Call<T>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a dyn Store) -> StoreFuture<'a, T> + Send + 'static,
     {
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            let started = Instant::now();
-            let answer = call(&*inner.store).await;
-            inner.tell(Event::StoreCalled { method, took: started.elapsed(), ok: answer.is_ok() });
-            answer
-        })
+        tokio::spawn(Arc::clone(self).carry_out(method, call))
     }
 
     /// Calls the store and waits for its answer for `limit`.

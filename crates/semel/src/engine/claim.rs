@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Inner;
 use super::wait::{Flight, Phase};
+use super::{Inner, call};
 use crate::backoff::{self, Backoff};
 use crate::error::error_chain;
 use crate::event::Event;
 use crate::policy::Policy;
 use crate::record::{DoubtCause, Ending, Guard, Outcome, Record, StateKind, Token};
 use crate::scope::RecordId;
-use crate::store::{CompleteArgs, DoubtArgs, ReleaseArgs, ReleaseFrom, RenewArgs, StoreError, Written};
+use crate::store::{
+    CompleteArgs, DoubtArgs, ReleaseArgs, ReleaseFrom, RenewArgs, Store, StoreError, StoreFuture, Written,
+};
 
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(500) };
 
@@ -115,7 +118,7 @@ impl Claim {
         let brought = brought.clone();
         let args = CompleteArgs { id: self.id.clone(), guard: self.guard, ending, retention };
         let written = self
-            .insist("complete", self.policy.complete_timeout, |inner| inner.store.complete(args.clone()))
+            .insist("complete", self.policy.complete_timeout, move |store| store.complete(args.clone()))
             .await;
         self.settled = true;
         match written {
@@ -148,7 +151,7 @@ impl Claim {
         }
         let args = ReleaseArgs { id: self.id.clone(), guard: self.guard, from: ReleaseFrom::Claim };
         let written = self
-            .insist("release", self.policy.complete_timeout, |inner| inner.store.release(args.clone()))
+            .insist("release", self.policy.complete_timeout, move |store| store.release(args.clone()))
             .await;
         self.settled = true;
         match written {
@@ -165,7 +168,7 @@ impl Claim {
     pub async fn doubt(mut self, cause: DoubtCause) {
         let args = DoubtArgs { id: self.id.clone(), guard: self.guard, cause };
         let written =
-            self.insist("doubt", self.policy.complete_timeout, |inner| inner.store.doubt(args.clone())).await;
+            self.insist("doubt", self.policy.complete_timeout, move |store| store.doubt(args.clone())).await;
         self.settled = true;
         self.tell(Event::Doubted { id: &self.id, cause });
         match written {
@@ -178,12 +181,7 @@ impl Claim {
 
     /// Calls the store until it answers, or until `timeout` has passed. All calls are the same guarded write, so
     /// that any of them may be the one that is answered: a late one is joined by another and not given up.
-    async fn insist<T, F>(
-        &self,
-        method: &'static str,
-        timeout: Duration,
-        call: F,
-    ) -> Result<T, StoreError>
+    async fn insist<T, F>(&self, method: &'static str, timeout: Duration, call: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'a> Fn(&'a dyn Store) -> StoreFuture<'a, T> + Clone + Send + 'static,
@@ -193,14 +191,16 @@ impl Claim {
         let (answer, mut answers) = mpsc::unbounded_channel();
         let mut tries = 0;
         loop {
-            let (calling, answer) = (self.inner.start(method, call.clone()), answer.clone());
-            tokio::spawn(async move { answer.send(calling.await) });
-            let late = deadline.min(Instant::now() + patience);
-            let error = match tokio::time::timeout_at(late, answers.recv()).await {
-                Ok(Some(Ok(Ok(done)))) => return Ok(done),
-                Ok(Some(Ok(Err(error)))) => error,
-                Ok(Some(Err(died))) => StoreError::new(StoreErrorKind::Unknown, died),
-                Ok(None) | Err(_) => late_error,
+            let (inner, call, answer) = (Arc::clone(&self.inner), call.clone(), answer.clone());
+            tokio::spawn(async move {
+                // Nobody listens once another of the calls was answered.
+                let _ = answer.send(inner.carry_out(method, call).await);
+            });
+            let patient_until = deadline.min(Instant::now() + patience);
+            let error = match tokio::time::timeout_at(patient_until, answers.recv()).await {
+                Ok(Some(Ok(done))) => return Ok(done),
+                Ok(Some(Err(error))) => error,
+                Ok(None) | Err(_) => call::late(patience),
             };
             let pause = AGAIN.delay(tries, backoff::random());
             if Instant::now() + pause >= deadline {
@@ -272,10 +272,15 @@ fn land(inner: &Inner, flight: &Arc<Flight>, standing: Option<Arc<Record>>) {
 fn renew_while_held(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, lease: Duration) -> AbortHandle {
     let (id, guard) = (record.id.clone(), record.guard);
     let renewing = tokio::spawn(async move {
+        // An interval has no length zero.
+        let third = (lease / 3).max(Duration::from_millis(1));
+        let mut thirds = tokio::time::interval_at(Instant::now() + third, third);
+        thirds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let patience = inner.limits.store_timeout.min(third);
         loop {
-            tokio::time::sleep(lease / 3).await;
+            thirds.tick().await;
             let args = RenewArgs { id: id.clone(), guard, lease };
-            match inner.timed("renew", inner.store.renew(args)).await {
+            match inner.call("renew", patience, move |store| store.renew(args)).await {
                 Ok(Written::Done(_)) => {}
                 Ok(Written::Refused(standing)) => {
                     inner.tell(Event::RenewFailed { id: &id });

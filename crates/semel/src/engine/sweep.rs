@@ -10,6 +10,8 @@ use crate::event::Event;
 const BATCH_RECORDS: usize = 1_000;
 /// The rest after a full batch, so that expiry never takes the store from the callers.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the answer to one batch is awaited.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Removes expired records in the background, looking every `every`, until the last clone of this engine is
@@ -21,7 +23,8 @@ impl Engine {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(inner) = engine.upgrade() else { return };
-                let removed = inner.timed("purge", inner.store.purge(BATCH_RECORDS)).await.unwrap_or(0);
+                let purged = inner.call("purge", BATCH_TIMEOUT, |store| store.purge(BATCH_RECORDS)).await;
+                let removed = purged.unwrap_or(0);
                 if removed > 0 {
                     inner.tell(Event::Purged { records: removed });
                 }

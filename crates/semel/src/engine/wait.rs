@@ -52,6 +52,16 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// A flight that is in no table and that nobody joins.
+    pub(super) fn apart(id: RecordId) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            phase: watch::Sender::new(Phase::Claiming),
+            baton: Notify::new(),
+            seats: Mutex::new(0),
+        })
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -131,12 +141,7 @@ impl Flights {
             let seat = Seat { flight: Arc::clone(&flight), flights: self.clone() };
             return Entered::Follower(flight, seat);
         }
-        let flight = Arc::new(Flight {
-            id: id.clone(),
-            phase: watch::Sender::new(Phase::Claiming),
-            baton: Notify::new(),
-            seats: Mutex::new(0),
-        });
+        let flight = Flight::apart(id.clone());
         shard.insert(id.digest(), Arc::clone(&flight));
         Entered::Leader(flight)
     }
@@ -194,7 +199,8 @@ pub(super) fn watch_elsewhere(inner: Arc<Inner>, flight: Arc<Flight>, record: Re
             if inner.flights.end_unwatched(&flight) {
                 return;
             }
-            match inner.timed("get", inner.store.get(&flight.id)).await {
+            let (id, limit) = (flight.id.clone(), inner.limits.store_timeout);
+            match inner.call("get", limit, move |store| store.get(&id)).await {
                 Ok(Some(record)) if record.state.kind() == StateKind::InFlight => {
                     flight.publish(Phase::Elsewhere(Arc::new(record)));
                 }

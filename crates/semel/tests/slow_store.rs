@@ -1,0 +1,236 @@
+//! The engine on a store that answers late or not at all, under tokio's paused time: nothing is run under a claim
+//! that nobody is sure of, nobody waits for ever, and no claim stays behind.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel::clock::{Clock, Timestamp};
+use semel::engine::Limits;
+use semel::event::Silent;
+use semel::fingerprint::{PayloadParts, payload, target};
+use semel::policy::OnDoubt;
+use semel::record::{DoubtCause, StateKind};
+use semel::store::Store;
+use semel::store::memory::MemoryStore;
+use semel::{
+    Ask, Begun, Claim, Code, Completion, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, Tenant,
+};
+use semel_testkit::faulty_store::{Fault, FaultyStore, Method};
+use tokio::time::{Instant, sleep};
+
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_700_000_000_000_000).plus(self.0.elapsed())
+    }
+}
+
+struct Scene {
+    /// What is stored, whatever is said of it.
+    memory: Arc<MemoryStore>,
+    store: Arc<FaultyStore>,
+    engine: Engine,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let memory = Arc::new(MemoryStore::with_clock(Arc::new(TokioClock(Instant::now()))));
+        let store = Arc::new(FaultyStore::new(memory.clone()));
+        let engine = Engine::with(store.clone(), Arc::new(Silent), Limits::default());
+        Self { memory, store, engine }
+    }
+
+    async fn win(&self, ask: Ask) -> Claim {
+        match self.engine.begin(ask).await.unwrap() {
+            Begun::Run(claim) => {
+                claim.start();
+                claim
+            }
+            other => panic!("expected the claim, got {other:?}"),
+        }
+    }
+
+    async fn unavailable(&self, ask: Ask) {
+        let error = self.engine.begin(ask).await.unwrap_err();
+        assert_eq!(error.code(), Code::StoreUnavailable);
+    }
+
+    async fn stored(&self) -> Option<Record> {
+        self.memory.get(&ask().id).await.unwrap()
+    }
+
+    /// Waits for what goes on in the background, for a simulated minute at the most.
+    async fn comes_to(&self, state: Option<StateKind>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.stored().await.map(|record| record.state.kind()) != state {
+            assert!(Instant::now() < deadline, "never {state:?}: {:?}", self.stored().await);
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn ask() -> Ask {
+    ask_with(OnDoubt::Hold)
+}
+
+fn ask_with(on_doubt: OnDoubt) -> Ask {
+    let fingerprint =
+        Fingerprint { target: target("POST", "/pay", None), payload: payload(b"100", &PayloadParts::Raw) };
+    let policy = Policy { on_doubt, ..Policy::default() };
+    Ask::new(Tenant::public(), Operation::http(), Key::new("k").unwrap(), fingerprint, Arc::new(policy))
+}
+
+fn outcome() -> Outcome {
+    Outcome { code: 201, body: "paid".into(), body_kept: true, ..Outcome::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_reply_is_late_is_found_by_its_attempt_and_kept() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::HoldReply);
+    let began = Instant::now();
+    let claim = scene.win(ask()).await;
+    assert_eq!(began.elapsed().as_secs(), 5);
+    scene.store.let_go();
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(scene.stored().await.unwrap().state.kind(), StateKind::InFlight, "the late reply undid it");
+    assert!(matches!(claim.complete(outcome()).await, Completion::Stored(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_arrives_after_its_caller_was_refused_is_given_back() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::HoldCall);
+    scene.unavailable(ask()).await;
+    assert_eq!(scene.stored().await, None);
+    scene.store.let_go();
+    while scene.store.calls(Method::Release) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    scene.comes_to(None).await;
+    assert_eq!(scene.win(ask()).await.generation(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_a_store_that_says_nothing_at_all_is_given_back_once_it_speaks() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::HoldReply);
+    scene.store.once(Method::Get, Fault::HoldReply);
+    let began = Instant::now();
+    scene.unavailable(ask()).await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert!(scene.stored().await.is_some());
+    scene.store.let_go();
+    scene.comes_to(None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_reply_was_lost_is_looked_for_until_it_shows() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::LoseReply);
+    scene.store.once(Method::Get, Fault::Refuse);
+    scene.unavailable(ask()).await;
+    assert_eq!(scene.stored().await.unwrap().state.kind(), StateKind::InFlight);
+    scene.store.once(Method::Get, Fault::Refuse);
+    scene.comes_to(None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_that_was_taken_over_unnoticed_is_a_doubt_again() {
+    let scene = Scene::new();
+    scene.win(ask()).await.doubt(DoubtCause::NoAnswer).await;
+    scene.store.once(Method::Claim, Fault::HoldReply);
+    scene.store.once(Method::Get, Fault::Refuse);
+    scene.unavailable(ask_with(OnDoubt::Retry)).await;
+    assert_eq!(scene.stored().await.unwrap().state.kind(), StateKind::InFlight);
+    scene.store.let_go();
+    scene.comes_to(Some(StateKind::InDoubt)).await;
+    assert_eq!(scene.win(ask_with(OnDoubt::Retry)).await.generation(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_are_told_that_the_store_says_nothing() {
+    let scene = Scene::new();
+    scene.store.always(Method::Claim, Fault::HoldCall);
+    let began = Instant::now();
+    let waiters: Vec<_> = (0..20)
+        .map(|_| {
+            let engine = scene.engine.clone();
+            tokio::spawn(async move { engine.begin(ask()).await.unwrap_err().code() })
+        })
+        .collect();
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap(), Code::StoreUnavailable);
+    }
+    assert_eq!((began.elapsed().as_secs(), scene.store.calls(Method::Claim)), (5, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_outlives_the_caller_who_hung_up() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::HoldCall);
+    let _ = tokio::time::timeout(Duration::from_secs(1), scene.engine.begin(ask())).await;
+    scene.store.let_go();
+    while scene.store.calls(Method::Release) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    scene.comes_to(None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_renewal_keeps_no_effect_from_completing() {
+    let scene = Scene::new();
+    scene.store.always(Method::Renew, Fault::HoldCall);
+    let claim = scene.win(ask()).await;
+    sleep(Duration::from_secs(4)).await;
+    let began = Instant::now();
+    assert!(matches!(claim.complete(outcome()).await, Completion::Stored(_)));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_hangs_is_followed_by_one_that_does_not() {
+    let scene = Scene::new();
+    scene.store.once(Method::Renew, Fault::HoldCall);
+    let claim = scene.win(ask()).await;
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(scene.stored().await.unwrap().state.kind(), StateKind::InFlight);
+    drop(claim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_whose_reply_is_lost_or_late_is_stored() {
+    for (fault, took_ms) in [
+        (Fault::HoldReply, 1_600..1_800),
+        (Fault::HoldCall, 1_600..1_800),
+        (Fault::LoseReply, 0..200),
+        (Fault::Delay(Duration::from_secs(2)), 2_000..2_001),
+    ] {
+        let scene = Scene::new();
+        let claim = scene.win(ask()).await;
+        match fault {
+            Fault::Delay(_) => scene.store.always(Method::Complete, fault),
+            _ => scene.store.once(Method::Complete, fault),
+        }
+        let began = Instant::now();
+        assert!(matches!(claim.complete(outcome()).await, Completion::Stored(_)), "{fault:?}");
+        assert!(took_ms.contains(&began.elapsed().as_millis()), "{fault:?}: {:?}", began.elapsed());
+        scene.store.let_go();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(scene.stored().await.unwrap().outcome(), Some(&outcome()), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_nobody_takes_is_unrecorded_in_time() {
+    let scene = Scene::new();
+    let claim = scene.win(ask()).await;
+    scene.store.always(Method::Complete, Fault::HoldCall);
+    let began = Instant::now();
+    assert!(matches!(claim.complete(outcome()).await, Completion::Unrecorded(_)));
+    assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
+}
