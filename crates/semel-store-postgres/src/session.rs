@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) struct Dialer {
     server: Mutex<Option<Arc<Server>>>,
     /// Which host was used last, and is tried first.
     good_host: AtomicUsize,
-    suspect: Arc<AtomicBool>,
+    doubts: Arc<Doubts>,
 }
 
 impl Dialer {
@@ -58,7 +58,7 @@ impl Dialer {
             durability: config.durability,
             server: Mutex::new(None),
             good_host: AtomicUsize::new(0),
-            suspect: Arc::default(),
+            doubts: Arc::default(),
         })
     }
 
@@ -123,7 +123,7 @@ impl Dialer {
             task: task.abort_handle(),
             broken: AtomicBool::new(false),
             connector: self.connector.clone(),
-            suspect: Arc::clone(&self.suspect),
+            doubts: Arc::clone(&self.doubts),
         };
         let server = Server::read(&session).await?;
         server.admit(self.durability)?;
@@ -157,6 +157,19 @@ impl Dialer {
     }
 }
 
+/// Commits whose wait for the standby was ended, counted over all connections.
+#[derive(Default)]
+struct Doubts {
+    raised: AtomicU64,
+    settled: AtomicU64,
+}
+
+impl Doubts {
+    fn open(&self) -> bool {
+        self.raised.load(Ordering::SeqCst) > self.settled.load(Ordering::SeqCst)
+    }
+}
+
 /// One connection.
 pub(crate) struct Session {
     pub(crate) client: Client,
@@ -165,7 +178,7 @@ pub(crate) struct Session {
     task: AbortHandle,
     broken: AtomicBool,
     connector: MakeRustlsConnect,
-    suspect: Arc<AtomicBool>,
+    doubts: Arc<Doubts>,
 }
 
 impl Session {
@@ -201,24 +214,24 @@ impl Session {
     /// Notes that there is a commit on the primary which its standby may not have: until a later commit has waited for
     /// it, what is read may be lost with the primary.
     pub(crate) fn suspect(&self) {
-        self.suspect.store(true, Ordering::SeqCst);
+        self.doubts.raised.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Before a read: sees to it that what is read will be kept.
     pub(crate) async fn settle_doubts(&self) -> Result<(), Failure> {
-        if self.suspect.load(Ordering::SeqCst) { self.catch_up().await } else { Ok(()) }
+        if self.doubts.open() { self.catch_up().await } else { Ok(()) }
     }
 
     /// Makes a commit that waits for the standby, and so for everything before it.
     pub(crate) async fn catch_up(&self) -> Result<(), Failure> {
-        self.suspect.store(false, Ordering::SeqCst);
-        let caught_up = self.rows("SELECT pg_logical_emit_message(true, 'semel', '')", &[]).await;
-        if caught_up.is_err() || self.take_warning() {
-            self.suspect.store(true, Ordering::SeqCst);
+        let raised = self.doubts.raised.load(Ordering::SeqCst);
+        self.rows("SELECT pg_logical_emit_message(true, 'semel', '')", &[]).await?;
+        if self.take_warning() {
             return Err(Failure::Unknown(
                 "the standby has not confirmed what the primary committed".to_owned(),
             ));
         }
+        self.doubts.settled.fetch_max(raised, Ordering::SeqCst);
         Ok(())
     }
 

@@ -123,7 +123,7 @@ async fn a_server_killed_under_load_has_lost_nothing_and_serves_again() {
     let mut server = PostgresServer::start_with(&[]);
     let store = open(&server.url("postgres")).await;
     let load = Load::start(&store);
-    for _ in 0..3 {
+    for _ in 0..2 {
         load.more(300).await;
         server.kill();
         let failed = load.failed.load(Ordering::SeqCst);
@@ -132,7 +132,7 @@ async fn a_server_killed_under_load_has_lost_nothing_and_serves_again() {
         load.more(300).await;
     }
     let acknowledged = load.stop_and_verify(&store).await;
-    assert!(acknowledged >= 1800);
+    assert!(acknowledged >= 1200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,11 +153,8 @@ async fn a_standby_promoted_under_load_has_every_acknowledged_outcome() {
     let load = Load::start(&store);
     load.more(500).await;
     primary.kill();
-    standby.sql("postgres", "SELECT 1");
-    // It takes over as a primary that waits for nobody.
+    // It takes over as a primary that waits for nobody: it was copied before the primary waited for it.
     standby.promote();
-    standby.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''");
-    standby.sql("postgres", "SELECT pg_reload_conf()");
     let promoted = Instant::now();
     load.more(1).await;
     let back_in = promoted.elapsed();
@@ -217,7 +214,8 @@ async fn a_cancelled_wait_for_the_standby_is_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_says_nothing_is_unknown_in_time_and_serves_again() {
     let server = PostgresServer::start_with(&[]);
-    let store = open(&server.url("postgres")).await;
+    let config = PostgresConfig::new(server.url("postgres")).migrate(true).writers(1);
+    let store = PostgresStore::open(config).await.unwrap();
     pair(&store, "before").await.unwrap();
     server.freeze();
     let begun = Instant::now();

@@ -135,7 +135,7 @@ async fn ledger_and_records_agree_wherever_backend_or_client_is_killed() {
     assert_eq!(effects_and_records(&server), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn ledger_and_records_agree_after_the_server_is_killed_under_load() {
     let mut server = PostgresServer::start_with(&[]);
     PostgresStore::migrate(&config(&server)).await.unwrap();
@@ -171,6 +171,7 @@ async fn ledger_and_records_agree_after_the_server_is_killed_under_load() {
     let deadline = Instant::now() + PATIENCE;
     while count(&server, "ledger") < 200 {
         assert!(Instant::now() < deadline, "nothing is charged");
+        sleep(Duration::from_millis(5)).await;
     }
     server.kill();
     let acknowledged: u32 = workers.join_all().await.into_iter().sum();

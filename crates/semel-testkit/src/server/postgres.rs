@@ -67,7 +67,7 @@ impl PostgresServer {
         Self::start_on(settings, |folder| copy(&template(), &folder.join("data")))
     }
 
-    /// A server of this one's data that follows it, known to it as `name`. It is waited for by the primary's commits
+    /// A server of this one's data and settings that follows it, known to it as `name`. It is waited for by the primary's commits
     /// when its `synchronous_standby_names` says so.
     ///
     /// # Panics
@@ -75,7 +75,9 @@ impl PostgresServer {
     #[must_use]
     pub fn standby(&self, name: &str) -> Self {
         let from = format!("host=127.0.0.1 port={} user=semel application_name={name}", self.port);
-        let standby = Self::start_on(&[("fsync", "off")], |folder| {
+        let settings: Vec<_> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let standby = Self::start_on(&settings, |folder| {
             let data = folder.join("data");
             let mut backup = run_as_server(&program("pg_basebackup"));
             backup.arg("-D").arg(&data).args(["-d", &from, "-R", "-X", "stream", "-c", "fast", "-N"]);
