@@ -7,6 +7,8 @@
 mod driver;
 mod floor;
 mod plain;
+mod postgres;
+mod redis;
 mod store;
 
 use std::error::Error;
@@ -24,6 +26,10 @@ struct Arguments {
 enum What {
     /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
     Store(store::Arguments),
+    /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
+    Redis(redis::Arguments),
+    /// The PostgreSQL store beside a prepared INSERT and UPDATE through the same driver, on a server of its own.
+    Postgres(postgres::Arguments),
     /// Claims and completes until it is killed: the other half of the crash measurement.
     #[command(hide = true)]
     Burn {
@@ -36,6 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().what {
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
+        What::Redis(arguments) => runtime.block_on(redis::run(arguments)),
+        What::Postgres(arguments) => runtime.block_on(postgres::run(arguments)),
         What::Burn { path } => runtime.block_on(store::burn(path)),
     }
 }

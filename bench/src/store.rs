@@ -24,7 +24,7 @@ use crate::plain::Plain;
 /// What a claim's row takes in our store, about; the floor writes as much.
 pub(crate) const IDENTITY_BYTES: usize = 300;
 pub(crate) const BODY_BYTES: usize = 1024;
-const RETENTION: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// How many callers fill a file.
 const FILLERS: usize = 1024;
 
@@ -55,14 +55,14 @@ pub(crate) struct Arguments {
 
 /// A row of the report.
 #[derive(Serialize)]
-struct Row {
-    mode: String,
-    what: String,
-    callers: usize,
+pub(crate) struct Row {
+    pub(crate) mode: String,
+    pub(crate) what: String,
+    pub(crate) callers: usize,
     /// To the floor, or to the same store at rest, as the mode says.
-    ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
     #[serde(flatten)]
-    figures: Figures,
+    pub(crate) figures: Figures,
 }
 
 /// The system's clock, set forward at will.
@@ -94,8 +94,8 @@ pub(crate) fn id(number: u64) -> RecordId {
     RecordId::new(Tenant::id(&["organisation-1234/user-987654"]), Operation::http(), key)
 }
 
-struct Ours {
-    store: Arc<EmbeddedStore>,
+pub(crate) struct Ours {
+    store: Arc<dyn Store>,
     retention: Duration,
     outcome: Outcome,
     policy: Policy,
@@ -104,11 +104,16 @@ struct Ours {
 
 impl Ours {
     fn open(config: EmbeddedConfig, retention: Duration) -> Result<Arc<Self>, Box<dyn Error>> {
+        Ok(Self::on(Arc::new(EmbeddedStore::open(config)?), retention))
+    }
+
+    /// Pairs on any store.
+    pub(crate) fn on(store: Arc<dyn Store>, retention: Duration) -> Arc<Self> {
         let head =
             "content-type: application/json\r\nlocation: /charges/1234\r\nx-request-id: 0123456789abcdef\r\n";
         let body = vec![b'x'; BODY_BYTES].into();
-        Ok(Arc::new(Self {
-            store: Arc::new(EmbeddedStore::open(config)?),
+        Arc::new(Self {
+            store,
             retention,
             outcome: Outcome { code: 201, head: head.into(), body, body_kept: true },
             policy: Policy::default(),
@@ -116,7 +121,7 @@ impl Ours {
                 target: fingerprint::target("POST", "/charges", None),
                 payload: fingerprint::payload(b"{}", &fingerprint::PayloadParts::Raw),
             },
-        }))
+        })
     }
 }
 
@@ -155,7 +160,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn show(rows: &mut Vec<Row>, row: Row) {
+pub(crate) fn show(rows: &mut Vec<Row>, row: Row) {
     if rows.is_empty() {
         println!(
             "{:8} {:22} {:>7} {:>10} {:>6} {:>8} {:>8} {:>8} {:>7}",
@@ -172,7 +177,7 @@ fn show(rows: &mut Vec<Row>, row: Row) {
 }
 
 /// The round with the median rate, and the median of the ratios to `base` round by round.
-fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<f64>) {
+pub(crate) fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<f64>) {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.pairs_per_s.total_cmp(&b.pairs_per_s));
     let ratio = base.map(|base| {
@@ -273,7 +278,7 @@ async fn loaded(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
 }
 
 /// Purges as long as the returned flag stands.
-fn keep_purging(store: &Arc<EmbeddedStore>) -> (Arc<AtomicBool>, tokio::task::JoinHandle<usize>) {
+fn keep_purging(store: &Arc<dyn Store>) -> (Arc<AtomicBool>, tokio::task::JoinHandle<usize>) {
     let going = Arc::new(AtomicBool::new(true));
     let (store, flag) = (Arc::clone(store), Arc::clone(&going));
     let task = tokio::spawn(async move {

@@ -43,16 +43,20 @@ struct Report {
 pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let (config, url) = args.settings.read()?;
     let routes = config.promises().map_err(|error| Failure::caused(Exit::Usage, &error))?;
-    let durability = match url {
-        StoreUrl::Memory => Durability::None,
-        StoreUrl::Embedded(_) => config.durability.into(),
+    let (durability, kept) = match url {
+        StoreUrl::Memory => (Durability::None.as_str(), kept(Durability::None)),
+        StoreUrl::Embedded(_) => {
+            let durability = Durability::from(config.durability).max(Durability::Process);
+            (durability.as_str(), kept(durability))
+        }
+        StoreUrl::Redis(_) => ("the server's", SERVER_KEEPS),
     };
     let report = Report {
         upstream: config.upstream.as_ref().map(ToString::to_string).unwrap_or_default(),
         listen: config.listen.to_string(),
         store: url.to_string(),
-        durability: durability.as_str(),
-        kept: kept(durability),
+        durability,
+        kept,
         routes,
     };
     if args.json {
@@ -62,6 +66,8 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     }
     print(&report)
 }
+
+const SERVER_KEEPS: &str = "what an acknowledged outcome survives is set at the server; the gateway reads it and says it when it starts";
 
 /// What becomes of records when the gateway ends.
 pub(crate) fn kept(durability: Durability) -> &'static str {

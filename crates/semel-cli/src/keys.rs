@@ -196,7 +196,7 @@ struct PurgeArgs {
 pub(crate) fn run(args: KeysArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let client = access::reach(&args.store, args.verbose)?;
+        let client = access::reach(&args.store, args.verbose).await?;
         let desk = Desk { client, json: args.json };
         match args.command {
             KeysCommand::List(list) => desk.list(list).await,

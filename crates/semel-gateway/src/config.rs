@@ -33,9 +33,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the read-only admin listener is, or `off`. Default 127.0.0.1:8788.
     pub admin: ListenAddr,
-    /// `embedded:PATH` or `memory:`. Default a file in the user's state directory.
+    /// A store's URL, such as `embedded:PATH` or `redis://HOST:PORT`. Default a file in the user's state directory.
     pub store: Option<String>,
-    /// What an acknowledgement of the embedded store survives: `power` or `process`. Default power.
+    /// What an acknowledgement of the embedded store survives: `power` or `process`. Default power. With `none`, a store
+    /// on a server is used even when the server may lose everything.
     pub durability: DurabilityName,
     /// `ietf`, `stripe`, `audit-log`, `control-plane` or `form`. Default ietf.
     pub profile: Parsed<ProfileName>,
@@ -160,7 +161,7 @@ pub enum HostName {
     Upstream,
 }
 
-/// The durability of the embedded store, by name.
+/// The durability that is wanted, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DurabilityName {
@@ -168,6 +169,8 @@ pub enum DurabilityName {
     Power,
     /// Acknowledged when the operating system has it.
     Process,
+    /// Losing everything is accepted.
+    None,
 }
 
 impl From<DurabilityName> for Durability {
@@ -175,6 +178,7 @@ impl From<DurabilityName> for Durability {
         match name {
             DurabilityName::Power => Self::Power,
             DurabilityName::Process => Self::Process,
+            DurabilityName::None => Self::None,
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Address {
     /// One for each host: which of them takes writes, and may be believed, is for [`crate::session`] to find out.
     pub(crate) hosts: Vec<Config>,
     pub(crate) tls: Tls,
+    /// `migrate=true`, which `psql` does not know.
+    pub(crate) migrate: bool,
 }
 
 /// What of the server's certificate is verified, and against what.
@@ -55,8 +57,12 @@ impl Address {
             }
         }
         fill_from_environment(&mut config)?;
-        let mut tls = Tls::default();
+        let (mut tls, mut migrate) = (Tls::default(), false);
         for (name, value) in ours {
+            if name == "migrate" {
+                migrate = value.parse().map_err(|_| "migrate is neither true nor false".to_owned())?;
+                continue;
+            }
             set(&mut config, &mut tls, &name, &value)?;
         }
         if tls.verify == Verify::Nothing && tls.root.is_some() {
@@ -69,7 +75,7 @@ impl Address {
             config.application_name("semel");
         }
         config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(2);
-        Ok(Self { hosts: apart(&config), tls })
+        Ok(Self { hosts: apart(&config), tls, migrate })
     }
 }
 
@@ -104,8 +110,17 @@ fn apart(config: &Config) -> Vec<Config> {
 
 /// What `tokio-postgres` does not read, or reads otherwise than libpq.
 fn is_ours(name: &str) -> bool {
-    ["sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode", "client_encoding", "target_session_attrs"]
-        .contains(&name)
+    [
+        "migrate",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "gssencmode",
+        "client_encoding",
+        "target_session_attrs",
+    ]
+    .contains(&name)
 }
 
 fn set(config: &mut Config, tls: &mut Tls, name: &str, value: &str) -> Result<(), String> {
@@ -251,7 +266,7 @@ mod tests {
             r"host=one,two port=1,2 user=me password='it is' dbname=shop sslmode = verify-full sslrootcert=/etc/ca.pem connect_timeout=7",
         ];
         for text in texts {
-            let Address { hosts, tls } = Address::parse(text).unwrap();
+            let Address { hosts, tls, .. } = Address::parse(text).unwrap();
             assert_eq!(hosts.len(), 2);
             for (config, (host, port)) in hosts.iter().zip([("one", 1), ("two", 2)]) {
                 assert_eq!(

@@ -6,6 +6,8 @@ use std::fmt;
 
 use semel::store::Durability;
 
+use crate::address::Address;
+
 /// Where the server is and how it is used.
 #[derive(Clone)]
 pub struct PostgresConfig {
@@ -35,6 +37,17 @@ impl PostgresConfig {
         Self { address: address.into(), durability: Durability::Power, migrate: false, writers: 2 }
     }
 
+    /// Looks at the address without using it.
+    ///
+    /// # Errors
+    /// [`OpenErrorKind::Address`], with what is wrong.
+    pub fn check_address(&self) -> Result<(), OpenError> {
+        match Address::parse(&self.address) {
+            Ok(_) => Ok(()),
+            Err(message) => Err(OpenError::new(OpenErrorKind::Address, message)),
+        }
+    }
+
     /// What an acknowledged write must survive. Default [`Durability::Power`]: a server whose settings keep less is
     /// refused.
     #[must_use]
@@ -43,7 +56,8 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether opening makes the tables, or brings them up to date. Default: it refuses a database without them.
+    /// Whether opening makes the tables, or brings them up to date. Default: only when the address says `migrate=true`;
+    /// a database without them is refused.
     #[must_use]
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;

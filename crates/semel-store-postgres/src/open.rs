@@ -23,7 +23,7 @@ pub(crate) async fn migrate(config: &PostgresConfig) -> Result<(), OpenError> {
 pub(crate) async fn open(config: PostgresConfig) -> Result<PostgresStore, OpenError> {
     let dialer = Arc::new(Dialer::new(&config)?);
     let session = dialer.dial(None).await?;
-    if config.migrate {
+    if config.migrate || dialer.migrates() {
         schema::migrate(&session).await?;
     }
     let unlogged = schema::check(&session, config.durability).await?;

@@ -44,6 +44,11 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// Whether the address asks for migration.
+    pub(crate) fn migrates(&self) -> bool {
+        self.address.migrate
+    }
+
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
         let refuse = |message| OpenError::new(OpenErrorKind::Address, message);
         let mut address = Address::parse(&config.address).map_err(refuse)?;

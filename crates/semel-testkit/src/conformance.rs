@@ -42,18 +42,26 @@ pub mod writes;
 pub struct Subject {
     store: Arc<dyn Store>,
     clock: Option<Arc<ManualClock>>,
+    purges_itself: bool,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl Subject {
     /// A store whose time is `clock`'s.
     pub fn on_clock(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
-        Self { store, clock: Some(clock), _keep: Box::new(()) }
+        Self { store, clock: Some(clock), purges_itself: false, _keep: Box::new(()) }
     }
 
     /// A store on a clock that cannot be moved, such as a server's: tests of time take as long as they say.
     pub fn on_real_time(store: Arc<dyn Store>) -> Self {
-        Self { store, clock: None, _keep: Box::new(()) }
+        Self { store, clock: None, purges_itself: false, _keep: Box::new(()) }
+    }
+
+    /// The store's server removes what has expired by itself, and a purge has nothing to do.
+    #[must_use]
+    pub fn purging_itself(mut self) -> Self {
+        self.purges_itself = true;
+        self
     }
 
     /// Keeps `what` (a folder, a server) until the test ends.

@@ -28,6 +28,8 @@ pub struct Gateway {
     upstream: String,
     folder: TempDir,
     config: Option<PathBuf>,
+    /// A store that is not its own.
+    shared: Option<String>,
     log: Arc<Mutex<Vec<String>>>,
     running: Option<Running>,
 }
@@ -78,6 +80,17 @@ impl Gateway {
         gateway
     }
 
+    /// As [`Gateway::start_with`], on the store at a URL, which others may use as well.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_on(store: &str, program: &str, upstream: &str, config: &str) -> Self {
+        let mut gateway = Self::not_started(program, upstream, config);
+        gateway.shared = Some(store.to_owned());
+        gateway.start_again().await;
+        gateway
+    }
+
     /// A gateway that has a store and was not started.
     ///
     /// # Panics
@@ -91,7 +104,7 @@ impl Gateway {
             fs::write(file, config).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         }
         let (program, upstream) = (PathBuf::from(program), upstream.to_owned());
-        Self { program, upstream, folder, config: file, log: Arc::default(), running: None }
+        Self { program, upstream, folder, config: file, shared: None, log: Arc::default(), running: None }
     }
 
     /// Starts it on the store it has.
@@ -149,7 +162,8 @@ impl Gateway {
     /// The store's URL.
     #[must_use]
     pub fn store(&self) -> String {
-        format!("embedded:{}", self.folder.path().join("store.sqlite").display())
+        let own = || format!("embedded:{}", self.folder.path().join("store.sqlite").display());
+        self.shared.clone().unwrap_or_else(own)
     }
 
     /// The folder of the store.

@@ -1,6 +1,6 @@
 //! What tests share: the conformance suite that every store must pass, stores and wires that fail by script, and,
 //! with the feature `http`, everything around a gateway that runs: upstreams that count their effects, clients that
-//! hide nothing, the program itself.
+//! hide nothing, the program itself. With the feature `servers` there are real servers for stores.
 //!
 //! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
 
@@ -21,5 +21,7 @@ pub mod ledger;
 pub mod repeat;
 #[cfg(feature = "servers")]
 pub mod server;
+#[cfg(feature = "http")]
+pub mod tokens;
 #[cfg(feature = "http")]
 pub mod upstream;

@@ -114,7 +114,7 @@ pub async fn s06_doubts_are_absent_from_their_expiry_on(subject: Subject) {
 /// S7.
 pub async fn s07_purge_takes_what_expired_and_nothing_else(subject: Subject) {
     let store = subject.store();
-    let mut live = HashSet::new();
+    let (mut live, mut expiring) = (HashSet::new(), HashSet::new());
     for number in 0..60 {
         let record = won(&*store, claim_of(&id(&format!("k {number}")))).await;
         match number % 3 {
@@ -122,16 +122,20 @@ pub async fn s07_purge_takes_what_expired_and_nothing_else(subject: Subject) {
             1 => done(store.complete(completion(&record, "x", HOUR))).await,
             _ => Some(record.clone()),
         };
-        if number % 3 != 0 {
-            live.insert(record.id);
-        }
+        let kept = if number % 3 == 0 { &mut expiring } else { &mut live };
+        kept.insert(record.id);
     }
     assert_eq!(store.purge(1_000).await.unwrap(), 0);
     // A store may keep expired records for a while, as long as it does not show them.
     subject.advance(LEASE * 3).await;
-    assert_eq!(store.purge(5).await.unwrap(), 5, "purging stops at the limit");
-    assert_eq!(store.purge(1_000).await.unwrap(), 15);
+    if !subject.purges_itself {
+        assert_eq!(store.purge(5).await.unwrap(), 5, "purging stops at the limit");
+        assert_eq!(store.purge(1_000).await.unwrap(), 15);
+    }
     assert_eq!(store.purge(1_000).await.unwrap(), 0);
+    for id in &expiring {
+        assert_eq!(store.get(id).await.unwrap(), None);
+    }
     for id in &live {
         assert!(store.get(id).await.unwrap().is_some());
     }
@@ -165,6 +169,9 @@ pub async fn s07_purge_racing_claims_takes_no_live_record(subject: Subject) {
     });
     while let Some(worker) = workers.join_next().await {
         worker.unwrap();
+    }
+    if subject.purges_itself {
+        return purger.abort();
     }
     subject.advance(LEASE * 3).await;
     // At most one record of each key is left when a store overwrites what expired.

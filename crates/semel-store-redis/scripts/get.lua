@@ -1,0 +1,2 @@
+-- The record, and the time at which it was read.
+return standing(DONE)
