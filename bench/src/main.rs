@@ -8,6 +8,7 @@ mod client;
 mod driver;
 mod floor;
 mod plain;
+mod postgres;
 mod redis;
 mod store;
 
@@ -30,6 +31,8 @@ enum What {
     Store(store::Arguments),
     /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
     Redis(redis::Arguments),
+    /// The PostgreSQL store beside a prepared INSERT and UPDATE through the same driver, on a server of its own.
+    Postgres(postgres::Arguments),
     /// Claims and completes until it is killed: the other half of the crash measurement.
     #[command(hide = true)]
     Burn {
@@ -44,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         What::Client(arguments) => runtime.block_on(client::run(arguments)),
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
         What::Redis(arguments) => runtime.block_on(redis::run(arguments)),
+        What::Postgres(arguments) => runtime.block_on(postgres::run(arguments)),
         What::Burn { path } => runtime.block_on(store::burn(path)),
     }
 }

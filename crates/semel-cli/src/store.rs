@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use semel::Store;
+use semel_gateway::Config;
 
 use crate::exit::{Exit, Failure};
 use crate::store_url::{StoreArgs, StoreUrl};
@@ -90,11 +91,15 @@ struct Which {
 impl Which {
     /// Opens a store that is there.
     async fn open(self) -> Result<(StoreUrl, Arc<dyn Store>), Failure> {
-        let args = StoreArgs { store: self.url, config: self.config };
-        let config = args.config()?;
-        let url = args.url(&config)?;
+        let (url, config) = self.find()?;
         let store = existing(&url)?.open(&config).await?;
         Ok((url, store))
+    }
+
+    fn find(self) -> Result<(StoreUrl, Config), Failure> {
+        let args = StoreArgs { store: self.url, config: self.config };
+        let config = args.config()?;
+        Ok((args.url(&config)?, config))
     }
 }
 
@@ -124,8 +129,10 @@ pub(crate) fn run(args: StoreCommandArgs) -> Result<(), Failure> {
 
 async fn migrate(which: Which, json: bool) -> Result<(), Failure> {
     use std::io::Write;
+    let (url, config) = which.find()?;
+    url.migrate(&config).await?;
     // Opening an embedded store brings it to the newest format.
-    let (url, _) = which.open().await?;
+    existing(&url)?.open(&config).await?;
     let mut out = anstream::stdout().lock();
     if json {
         let document = serde_json::json!({ "store": url.to_string(), "migrated": true });
@@ -134,7 +141,7 @@ async fn migrate(which: Which, json: bool) -> Result<(), Failure> {
     let said = match url {
         StoreUrl::Memory => "has no format: there is nothing to do",
         StoreUrl::Redis(_) => "keeps records in one format: there is nothing to do",
-        StoreUrl::Embedded(_) => "has the format of this version",
+        StoreUrl::Embedded(_) | StoreUrl::Postgres(_) => "has the format of this version",
     };
     Ok(writeln!(out, "{url} {said}")?)
 }

@@ -2,4 +2,5 @@
 //!
 //! A program that is missing is a panic, never a skip; `cargo xtask ci` installs what they need.
 
+pub mod postgres;
 pub mod redis;

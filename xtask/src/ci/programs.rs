@@ -18,6 +18,8 @@ const PROGRAMS: &[Program] = &[
     Program { name: "python3", package: "python3", tests_only: true },
     Program { name: "node", package: "nodejs", tests_only: true },
     Program { name: "sqlite3", package: "sqlite3", tests_only: true },
+    Program { name: "postgres", package: "postgresql", tests_only: true },
+    Program { name: "pgbouncer", package: "pgbouncer", tests_only: true },
     Program { name: "redis-server", package: "redis-server", tests_only: true },
 ];
 
@@ -25,10 +27,8 @@ const PROGRAMS: &[Program] = &[
 pub(super) fn provide(steps: &[Step]) -> Done {
     let with_tests = steps.iter().any(|step| step.runs_tests);
     let missing = PROGRAMS.iter().filter(|program| with_tests || !program.tests_only);
-    let missing: Vec<&str> = missing
-        .filter(|program| !Command::new(program.name).arg("--version").works())
-        .map(|program| program.package)
-        .collect();
+    let missing: Vec<&str> =
+        missing.filter(|program| !is_there(program)).map(|program| program.package).collect();
     let able = Command::new("apt-get --version").works() && is_root();
     println!("{}", first_line(&missing, able)?);
     if !missing.is_empty() {
@@ -40,6 +40,13 @@ pub(super) fn provide(steps: &[Step]) -> Done {
         install.run().when("the tests need cargo-nextest, see https://nexte.st/docs/installation")?;
     }
     Ok(())
+}
+
+/// Debian keeps PostgreSQL's programs outside the PATH, by version.
+fn is_there(program: &Program) -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin").join(program.name).is_file())
+        || Command::new(program.name).arg("--version").works()
 }
 
 fn is_root() -> bool {

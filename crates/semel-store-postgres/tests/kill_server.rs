@@ -1,0 +1,278 @@
+//! The server is killed, cut off or full while the store is used: what was acknowledged stays, and service comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use semel::record::{ClaimArgs, Ending};
+use semel::store::{Claimed, CompleteArgs, StoreErrorKind, Written};
+use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Store, Tenant, fingerprint};
+use semel_store_postgres::{OpenErrorKind, PostgresConfig, PostgresStore};
+use semel_testkit::server::postgres::PostgresServer;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn claiming(key: &str) -> ClaimArgs {
+    let id = RecordId::new(Tenant::public(), Operation::http(), Key::new(key).unwrap());
+    let request = Fingerprint {
+        target: fingerprint::target("POST", "/charges", None),
+        payload: fingerprint::payload(b"100", &fingerprint::PayloadParts::Raw),
+    };
+    ClaimArgs::new(id, request, &Policy::default())
+}
+
+fn outcome(key: &str) -> Outcome {
+    Outcome { code: 201, body: key.to_owned().into(), body_kept: true, ..Outcome::default() }
+}
+
+async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !state().await {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} until {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Callers who claim and complete fresh keys until they are stopped, and never ask twice.
+struct Load {
+    going: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+    callers: JoinSet<Vec<(RecordId, String)>>,
+}
+
+impl Load {
+    fn start(store: &Arc<PostgresStore>) -> Self {
+        let mut load = Self {
+            going: Arc::new(AtomicBool::new(true)),
+            done: Arc::default(),
+            failed: Arc::default(),
+            callers: JoinSet::new(),
+        };
+        for caller in 0..16 {
+            let (store, going) = (Arc::clone(store), Arc::clone(&load.going));
+            let (done, failed) = (Arc::clone(&load.done), Arc::clone(&load.failed));
+            load.callers.spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    if !going.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let key = format!("{caller} {number}");
+                    match pair(&store, &key).await {
+                        Ok(id) => {
+                            done.fetch_add(1, Ordering::SeqCst);
+                            acknowledged.push((id, key));
+                        }
+                        Err(kind) => {
+                            let expected = [StoreErrorKind::Unavailable, StoreErrorKind::Unknown];
+                            assert!(expected.contains(&kind), "{kind:?}");
+                            failed.fetch_add(1, Ordering::SeqCst);
+                            sleep(Duration::from_millis(10)).await;
+                        }
+                    }
+                }
+                acknowledged
+            });
+        }
+        load
+    }
+
+    async fn more(&self, pairs: usize) {
+        let wanted = self.done.load(Ordering::SeqCst) + pairs;
+        until(&format!("{pairs} more are done"), async || self.done.load(Ordering::SeqCst) >= wanted).await;
+    }
+
+    /// Stops it, and looks for every outcome that was acknowledged. Returns how many those were.
+    async fn stop_and_verify(self, store: &PostgresStore) -> usize {
+        self.going.store(false, Ordering::SeqCst);
+        let acknowledged = timeout(PATIENCE, self.callers.join_all()).await.unwrap().concat();
+        for (id, key) in &acknowledged {
+            let record =
+                store.get(id).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged and is lost"));
+            assert_eq!(record.outcome(), Some(&outcome(key)));
+        }
+        acknowledged.len()
+    }
+}
+
+async fn pair(store: &PostgresStore, key: &str) -> Result<RecordId, StoreErrorKind> {
+    let record = match store.claim(claiming(key)).await.map_err(|error| error.kind())? {
+        Claimed::Won(record) => record,
+        Claimed::Standing(record) => panic!("a fresh key stands: {record:?}"),
+    };
+    let ending = Ending::Completed(outcome(key));
+    let args = CompleteArgs { id: record.id.clone(), guard: record.guard, ending, retention: HOUR };
+    match store.complete(args).await.map_err(|error| error.kind())? {
+        Written::Done(_) => Ok(record.id),
+        Written::Refused(standing) => panic!("the holder was refused: {standing:?}"),
+    }
+}
+
+async fn open(url: &str) -> Arc<PostgresStore> {
+    Arc::new(PostgresStore::open(PostgresConfig::new(url).migrate(true)).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_under_load_has_lost_nothing_and_serves_again() {
+    let mut server = PostgresServer::start_with(&[]);
+    let store = open(&server.url("postgres")).await;
+    let load = Load::start(&store);
+    for _ in 0..2 {
+        load.more(300).await;
+        server.kill();
+        let failed = load.failed.load(Ordering::SeqCst);
+        until("callers are told", async || load.failed.load(Ordering::SeqCst) > failed + 16).await;
+        server.start_again();
+        load.more(300).await;
+    }
+    let acknowledged = load.stop_and_verify(&store).await;
+    assert!(acknowledged >= 1200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_promoted_under_load_has_every_acknowledged_outcome() {
+    let mut primary = PostgresServer::start_with(&[]);
+    let first = open(&primary.url("postgres")).await;
+    let standby = primary.standby("s1");
+    primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 's1'");
+    primary.sql("postgres", "SELECT pg_reload_conf()");
+    let waits = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    until("the standby is waited for", async || primary.sql("postgres", waits) == "1").await;
+    drop(first);
+    let (one, two) = (primary.port(), standby.port());
+    let url = format!("postgres://semel@127.0.0.1:{one},127.0.0.1:{two}/postgres");
+    let config = PostgresConfig::new(&url).durability(semel::store::Durability::Power);
+    let store = Arc::new(PostgresStore::open(config).await.unwrap());
+    assert_eq!(store.tier().node_loss, semel::store::Survives::Yes);
+    let load = Load::start(&store);
+    load.more(500).await;
+    primary.kill();
+    // It takes over as a primary that waits for nobody: it was copied before the primary waited for it.
+    standby.promote();
+    let promoted = Instant::now();
+    load.more(1).await;
+    let back_in = promoted.elapsed();
+    load.more(500).await;
+
+    // The old primary comes back and believes it is one. Nobody may be served by it.
+    primary.set("synchronous_standby_names", "");
+    primary.start_again();
+    standby.sql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'semel'",
+    );
+    load.more(500).await;
+    let acknowledged = load.stop_and_verify(&store).await;
+    assert!(acknowledged >= 1500);
+    assert!(back_in < Duration::from_secs(3), "served again {back_in:?} after the promotion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_wait_for_the_standby_is_unknown() {
+    let primary = PostgresServer::start();
+    let config =
+        || PostgresConfig::new(primary.url("postgres")).durability(semel::store::Durability::Process);
+    let store = Arc::new(PostgresStore::open(config().migrate(true)).await.unwrap());
+    let standby = primary.standby("s1");
+    primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 's1'");
+    primary.sql("postgres", "SELECT pg_reload_conf()");
+    let waits = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    until("the standby is waited for", async || primary.sql("postgres", waits) == "1").await;
+    pair(&store, "before").await.unwrap();
+    for end in ["pg_cancel_backend(pid)", "pg_terminate_backend(pid)"] {
+        standby.freeze();
+        let args = claiming(end);
+        let claiming = tokio::spawn({
+            let (store, args) = (Arc::clone(&store), args.clone());
+            async move { store.claim(args).await }
+        });
+        let end = format!(
+            "SELECT {end} FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'semel'"
+        );
+        until("a commit waits for the standby", async || !primary.sql("postgres", &end).is_empty()).await;
+        let claimed = claiming.await.unwrap();
+        assert_eq!(claimed.unwrap_err().kind(), StoreErrorKind::Unknown, "it may be lost with the primary");
+        let read = store.get(&args.id).await;
+        assert!(read.is_err(), "what the standby may not have is not shown: {read:?}");
+        standby.thaw();
+        until("the claim is known", async || match store.claim(args.clone()).await {
+            Ok(Claimed::Won(_)) => true,
+            Ok(Claimed::Standing(record)) => panic!("{record:?} stands"),
+            Err(_) => false,
+        })
+        .await;
+        assert!(store.get(&args.id).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_is_unknown_in_time_and_serves_again() {
+    let server = PostgresServer::start_with(&[]);
+    let config = PostgresConfig::new(server.url("postgres")).migrate(true).writers(1);
+    let store = PostgresStore::open(config).await.unwrap();
+    pair(&store, "before").await.unwrap();
+    server.freeze();
+    let begun = Instant::now();
+    let refused = store.claim(claiming("k")).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unknown);
+    assert!(begun.elapsed() < Duration::from_secs(5), "told after {:?}", begun.elapsed());
+    server.thaw();
+    until("it serves again", async || {
+        pair(&store, "after").await.is_ok() || store.claim(claiming("after")).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_left_is_unavailable_until_there_is_one() {
+    let server = PostgresServer::start_with(&[("fsync", "on"), ("max_connections", "12")]);
+    let store = open(&server.url("postgres")).await;
+    until("the store hears others", async || store.capabilities().watches_elsewhere).await;
+    let mut others = Vec::new();
+    while let Ok((client, connection)) =
+        tokio_postgres::connect(&server.url("postgres"), tokio_postgres::NoTls).await
+    {
+        tokio::spawn(connection);
+        others.push(client);
+    }
+    assert!(!others.is_empty());
+    let refused = store.claim(claiming("k")).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    let refused = PostgresStore::open(PostgresConfig::new(server.url("postgres"))).await.unwrap_err();
+    assert_eq!(refused.kind(), OpenErrorKind::Unreachable);
+    assert!(refused.to_string().contains("too many clients"), "{refused}");
+    drop(others);
+    until("it serves again", async || pair(&store, "k").await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_on_another_store_are_woken_before_they_poll() {
+    let server = PostgresServer::start();
+    let config = || PostgresConfig::new(server.url("postgres")).durability(semel::store::Durability::Process);
+    let here = PostgresStore::open(config().migrate(true)).await.unwrap();
+    let there = PostgresStore::open(config()).await.unwrap();
+    until("both hear each other", async || {
+        here.capabilities().watches_elsewhere && there.capabilities().watches_elsewhere
+    })
+    .await;
+    let mut fastest = Duration::MAX;
+    for round in 0..5 {
+        let key = format!("k {round}");
+        let Claimed::Won(record) = here.claim(claiming(&key)).await.unwrap() else { panic!("a fresh key") };
+        let watch = there.watch(&record.id, record.guard);
+        let begun = Instant::now();
+        let ending = Ending::Completed(outcome(&key));
+        let args = CompleteArgs { id: record.id.clone(), guard: record.guard, ending, retention: HOUR };
+        let (written, woken) = tokio::join!(here.complete(args), timeout(PATIENCE, watch));
+        written.unwrap();
+        woken.unwrap().unwrap();
+        fastest = fastest.min(begun.elapsed());
+    }
+    assert!(fastest < Duration::from_millis(500), "woken after {fastest:?}, which is polling");
+}
