@@ -67,8 +67,7 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     print(&report)
 }
 
-const SERVER_KEEPS: &str =
-    "what an acknowledged outcome survives is set at the server; the gateway reads it and says it when it starts";
+const SERVER_KEEPS: &str = "what an acknowledged outcome survives is set at the server; the gateway reads it and says it when it starts";
 
 /// What becomes of records when the gateway ends.
 pub(crate) fn kept(durability: Durability) -> &'static str {

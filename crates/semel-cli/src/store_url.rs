@@ -77,7 +77,8 @@ pub(crate) struct ServerUrl(String);
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+        let shown =
+            self.0.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
         match shown {
             Some((scheme, rest)) => write!(f, "{scheme}://***@{rest}"),
             None => f.write_str(&self.0),
