@@ -18,6 +18,7 @@ use semel::store::Durability;
 use semel::store::memory::MemoryStore;
 use semel_gateway::Config;
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
+use semel_store_postgres::{PostgresConfig, PostgresStore};
 use semel_store_redis::{RedisConfig, RedisStore};
 
 use crate::exit::{Exit, Failure};
@@ -28,9 +29,9 @@ const SOCKET_PATH_MAX_BYTES: usize = 103;
 /// Which store.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
-    /// The store: `embedded:PATH` (a file that one process owns), `redis://HOST:PORT` or
-    /// `redis-cluster://HOST:PORT,HOST:PORT` (shared by several gateways; `rediss` and `rediss-cluster` with TLS), or
-    /// `memory:` (forgotten when the process ends). Default: `embedded:` and `semel/gateway.sqlite` in `$XDG_STATE_HOME` or `~/.local/state`
+    /// The store: `embedded:PATH` (a file that one process owns), `postgres://USER@HOST/DATABASE`,
+    /// `redis://HOST:PORT` or `redis-cluster://HOST:PORT,HOST:PORT` (shared by several gateways; `rediss` and
+    /// `rediss-cluster` with TLS), or `memory:` (forgotten when the process ends). Default: `embedded:` and `semel/gateway.sqlite` in `$XDG_STATE_HOME` or `~/.local/state`
     #[arg(long, env = "SEMEL_STORE", value_name = "URL", global = true, help_heading = "Store")]
     pub(crate) store: Option<StoreUrl>,
 
@@ -68,6 +69,7 @@ impl StoreArgs {
 pub(crate) enum StoreUrl {
     Embedded(PathBuf),
     Memory,
+    Postgres(ServerUrl),
     Redis(ServerUrl),
 }
 
@@ -77,11 +79,17 @@ pub(crate) struct ServerUrl(String);
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // PostgreSQL takes a password after the question mark too.
+        let text = if self.0.starts_with("postgres") {
+            self.0.split('?').next().unwrap_or_default()
+        } else {
+            &self.0
+        };
         let shown =
-            self.0.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+            text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
         match shown {
             Some((scheme, rest)) => write!(f, "{scheme}://***@{rest}"),
-            None => f.write_str(&self.0),
+            None => f.write_str(text),
         }
     }
 }
@@ -100,6 +108,10 @@ impl StoreUrl {
         let durability = Durability::from(config.durability);
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
+            Self::Postgres(_) => {
+                let settings = self.postgres(config).unwrap_or_else(|| PostgresConfig::new(""));
+                Ok(Arc::new(PostgresStore::open(settings).await.map_err(|error| unreachable(&error))?))
+            }
             Self::Redis(url) => {
                 let mut config = RedisConfig::from_url(&url.0).map_err(|error| unreachable(&error))?;
                 if durability == Durability::None {
@@ -118,10 +130,21 @@ impl StoreUrl {
         }
     }
 
+    /// Makes the tables of a database, or brings them up to date. Other stores do that when they are opened.
+    pub(crate) async fn migrate(&self, config: &Config) -> Result<(), Failure> {
+        let Some(settings) = self.postgres(config) else { return Ok(()) };
+        PostgresStore::migrate(&settings).await.map_err(|error| Failure::caused(Exit::Unreachable, &error))
+    }
+
+    fn postgres(&self, config: &Config) -> Option<PostgresConfig> {
+        let Self::Postgres(url) = self else { return None };
+        Some(PostgresConfig::new(&url.0).durability(Durability::from(config.durability)))
+    }
+
     /// Where the gateway that owns this store takes operators' commands. `None` where no other process can know.
     pub(crate) fn socket(&self) -> Option<PathBuf> {
         match self {
-            Self::Memory | Self::Redis(_) => None,
+            Self::Memory | Self::Postgres(_) | Self::Redis(_) => None,
             Self::Embedded(path) => Some(socket_of(path)),
         }
     }
@@ -134,12 +157,16 @@ impl FromStr for StoreUrl {
         match text.split_once(':') {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("embedded", path)) if !path.is_empty() => Ok(Self::Embedded(path.into())),
+            Some(("postgres" | "postgresql", _)) => {
+                PostgresConfig::new(text).check_address().map_err(|error| error.to_string())?;
+                Ok(Self::Postgres(ServerUrl(text.to_owned())))
+            }
             Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", _)) => {
                 RedisConfig::from_url(text).map_err(|error| error.to_string())?;
                 Ok(Self::Redis(ServerUrl(text.to_owned())))
             }
             _ => Err(format!(
-                "`{text}` is not a store; the stores are `embedded:PATH`, `redis://HOST:PORT`, \
+                "`{text}` is not a store; the stores are `embedded:PATH`, `postgres://HOST/DATABASE`, `redis://HOST:PORT`, \
                  `redis-cluster://HOST:PORT,HOST:PORT` and `memory:`"
             )),
         }
@@ -151,7 +178,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
             Self::Memory => f.write_str("memory:"),
-            Self::Redis(url) => url.fmt(f),
+            Self::Postgres(url) | Self::Redis(url) => url.fmt(f),
         }
     }
 }
@@ -187,12 +214,13 @@ mod tests {
             "memory:",
             "embedded:semel.sqlite",
             "embedded:/var/lib/a:b.sqlite",
+            "postgres://db/shop",
             "redis://cache:6379/1",
             "rediss-cluster://a:1,b:2?wait_replicas=1",
         ] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
-        for text in ["", "memory", "memory:x", "embedded:", "postgres://db", "semel.sqlite"] {
+        for text in ["", "memory", "memory:x", "embedded:", "mysql://db", "semel.sqlite"] {
             assert!(text.parse::<StoreUrl>().unwrap_err().contains("`embedded:PATH`"), "{text}");
         }
     }
@@ -202,6 +230,12 @@ mod tests {
         let url: StoreUrl = "redis-cluster://me:s@cret@a:1,b:2".parse().unwrap();
         assert_eq!(url.to_string(), "redis-cluster://***@a:1,b:2");
         assert!(!format!("{url:?}").contains("cret"));
+        for text in
+            ["postgres://me:secret@db/shop?sslmode=require", "postgres://db/shop?user=me&password=secret"]
+        {
+            let url: StoreUrl = text.parse().unwrap();
+            assert!(!url.to_string().contains("secret") && url.to_string().ends_with("db/shop"), "{url}");
+        }
         assert!("redis://h?wait=1".parse::<StoreUrl>().unwrap_err().contains("not known"));
     }
 

@@ -266,6 +266,8 @@ async fn work(folder: &Path) {
         });
     }
     workers.join_all().await;
+    // What was given up and then sent anew under its key has its answer by now.
+    client.resume().await.expect("the journal can be read");
     let left = once.unfinished().expect("the journal can be read");
     let doubts = doubts.lock().unwrap_or_else(PoisonError::into_inner);
     let forgotten: Vec<_> =
