@@ -24,6 +24,7 @@ use semel_testkit::gateway::Gateway;
 use semel_testkit::upstream::{Arrived, Reply, Upstream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 const SEMEL: &str = env!("CARGO_BIN_EXE_semel");
 /// Where a child finds what it has to do.
@@ -168,9 +169,19 @@ impl Scene {
         (0..calls).filter(|n| !said.done.contains(n) && !said.doubts.contains(n)).collect()
     }
 
-    async fn reaches(&self, finished: usize) {
-        while self.finished() < finished {
+    async fn reaches(&self, wanted: usize) {
+        let mut last = (self.finished(), Instant::now());
+        while last.0 < wanted {
+            assert!(
+                last.1.elapsed() < Duration::from_secs(60),
+                "no call ended for a minute, {} of {wanted}",
+                last.0
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
+            let finished = self.finished();
+            if finished > last.0 {
+                last = (finished, Instant::now());
+            }
         }
     }
 }
@@ -201,6 +212,7 @@ async fn run(upstream: Upstream, run: &Run) -> Scene {
         process.end(true).await;
     }
     Process::start(&between.url(), folder.path(), &scene.left(run.calls), &scene.said).end(false).await;
+    assert!(scene.left(run.calls).is_empty(), "the last process finished what was left");
     scene
 }
 
@@ -213,6 +225,8 @@ fn the_process_that_is_killed() {
 }
 
 async fn work(folder: &Path) {
+    // The test runner has begun a line of its own.
+    println!();
     let text = std::fs::read_to_string(folder.join("work")).expect("there is work");
     let mut lines = text.lines();
     let url = lines.next().expect("the URL comes first").to_owned();
@@ -252,6 +266,8 @@ async fn work(folder: &Path) {
         });
     }
     workers.join_all().await;
+    // What was given up and then sent anew under its key has its answer by now.
+    client.resume().await.expect("the journal can be read");
     let left = once.unfinished().expect("the journal can be read");
     let doubts = doubts.lock().unwrap_or_else(PoisonError::into_inner);
     let forgotten: Vec<_> =

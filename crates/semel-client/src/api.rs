@@ -17,7 +17,7 @@ use crate::journal::Unfinished;
 use crate::once::Once;
 use crate::session::{Asked, Place, Report, Seen, Session, Stamp};
 
-/// A client of an API. `T` is what sends: see [`crate::Client`] and [`crate::blocking`].
+/// A client of an API. `T` is what sends: see [`crate::adapter`].
 #[derive(Clone, Debug)]
 pub struct Api<T> {
     transport: T,

@@ -53,10 +53,6 @@ impl Idempotency {
         Self::new(Choice::Off, None)
     }
 
-    #[cfg_attr(
-        not(any(feature = "client", feature = "reqwest-middleware", feature = "tower")),
-        allow(dead_code, reason = "only adapters ask")
-    )]
     pub(crate) fn unsaid() -> Self {
         Self::new(Choice::Unsaid, None)
     }

@@ -20,14 +20,20 @@
 //! ```
 //!
 //! Everything else stays as it is. A key of your own goes with the call: `.with_extension(Key::explicit("order-42"))`.
-//! Delays, `Retry-After`, a retry budget per host and deadlines have defaults that fit most; see [`core::call::Policy`].
+//! Delays, `Retry-After`, a retry budget per host and deadlines have defaults that fit most; see
+//! [`Policy`](crate::core::call::Policy).
 //!
 //! Other clients: [`Client`] reads answers inside the loop and types its errors, and is the kit for SDKs; the modules of
 //! [`adapter`] have a tower layer and clients for threads. [`journal`] makes keys outlive the process. What decides is
-//! [`core`], without any I/O.
+//! [`crate::core`], without any I/O.
 //!
 //! Features: `client` and `reqwest-middleware` (both by default), `tower`, `blocking-reqwest`, `blocking-ureq`,
 //! `journal-sqlite`. TLS is switched on by the features of the program's own reqwest or ureq.
+
+#![cfg_attr(
+    not(all(feature = "client", feature = "reqwest-middleware", feature = "blocking-reqwest")),
+    allow(dead_code, reason = "each adapter uses its part")
+)]
 
 pub mod core;
 

@@ -31,10 +31,6 @@ pub struct Once {
     mint: fn() -> Key,
     pub(crate) journal: Option<Journaled>,
     pub(crate) observer: Option<Observer>,
-    #[cfg_attr(
-        not(any(feature = "reqwest-middleware", feature = "tower")),
-        allow(dead_code, reason = "the clients read every answer whole")
-    )]
     pub(crate) read_max_bytes: u64,
 }
 
@@ -130,7 +126,9 @@ impl Once {
         self
     }
 
-    /// Every call with a key is written down before its first byte is sent, and struck out after its final answer.
+    /// Every call with a key is written down before its first byte is sent, and struck out after its final answer. A
+    /// body that can be read only once cannot be written down, and nor can any through the tower layer: such calls are
+    /// refused with [`Kind::Journal`].
     #[must_use]
     pub fn journal(mut self, journal: impl Journal) -> Self {
         self.journal = Some(Journaled::new(Arc::new(journal)));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rusqlite::{Connection, params};
@@ -51,6 +52,8 @@ impl SqliteJournal {
     /// As [`SqliteJournal::open`].
     pub fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, BoxError> {
         let file = Connection::open(path)?;
+        // Its owner keeps it: waiting for it would not help.
+        file.busy_timeout(Duration::ZERO)?;
         // The first write takes the file for this process until it ends.
         file.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         file.pragma_update(None, "journal_mode", "WAL")?;
