@@ -20,7 +20,6 @@ use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use http::{StatusCode, header, uri::Authority};
 use semel::{Engine, Key, Operation, RecordId, Tenant};
@@ -30,6 +29,7 @@ use crate::inspect::{self, MakeOutcome};
 use crate::metrics::{self, Metrics};
 use crate::problem::Problem;
 use crate::socket::Socket;
+use crate::tcp;
 use crate::view::{Changed, ListAsk, Listing, PurgeAsk, Purged, ResolveAsk, Selector, ShowAsk, Shown};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -98,16 +98,8 @@ impl Admin {
     }
 
     /// Serves the reader until `stop`.
-    ///
-    /// # Errors
-    /// When the listener fails for good.
-    pub async fn serve_tcp(
-        self: Arc<Self>,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        axum::serve(listener, self.reader()).with_graceful_shutdown(stop).await
+    pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
+        tcp::serve(listener, self.reader(), stop).await;
     }
 
     /// Serves the operator's side until `stop`.

@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod metrics;
 pub mod problem;
 pub mod socket;
+mod tcp;
 pub mod view;
 
 pub use api::Admin;

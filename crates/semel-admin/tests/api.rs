@@ -19,6 +19,7 @@ use semel_admin::view::{
 };
 use semel_admin::{Admin, Client, ClientError, Metrics, Problem, Socket, SocketError};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 fn make(status: u16, headers: Vec<(String, String)>, body: Bytes) -> Outcome {
@@ -352,4 +353,18 @@ async fn the_scrape_counts_claims_and_doubts_of_this_moment() {
 async fn nobody_at_the_socket_is_said_as_such() {
     let client = Client::at_socket("/nonexistent/semel.socket".into());
     assert!(matches!(client.list(&ListAsk::default()).await, Err(ClientError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_not_waited_for_over_tcp() {
+    let running = Running::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Arc::clone(&running.admin).serve_tcp(listener, std::future::pending()));
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n").await.unwrap();
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(60), half.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "the connection was held open");
 }

@@ -13,7 +13,7 @@ use semel::engine::Limits;
 use semel::store::Durability;
 use semel_admin::{Admin, Coverage, Metrics, Socket};
 use semel_gateway::config::{ListenAddr, Parsed};
-use semel_gateway::{Config, Decided, Decisions, Drained, Gateway};
+use semel_gateway::{Config, Decided, Decisions, Drained, Gateway, GatewayErrorKind};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -96,9 +96,8 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
 
 async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let mut signals = Signals::listen()?;
-    let store = url.open(config.durability.into()).await?;
+    let store = url.open(&config).await?;
     let tier = store.tier();
-    tracing::info!(store = store.capabilities().name, server = tier.server, survives = %tier, "store opened");
     let metrics = Arc::new(Metrics::new());
     let limits = Limits {
         in_flight_per_tenant: config.limits.in_flight_per_tenant,
@@ -111,12 +110,16 @@ async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let listeners = listen_admin(&admin, config.admin, url, &stopped).await?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let behind = behind(&config, url, &engine);
-    let warnings: Vec<_> = tier.warnings.into_iter().chain(warnings(&config, url)?).collect();
+    let warnings: Vec<_> = tier.warnings.iter().cloned().chain(warnings(&config, url)?).collect();
     let decisions = Arc::new(Tally { metrics, hash_keys: config.hash_keys_in_logs });
-    let gateway = Gateway::bind(config, engine.clone(), decisions)
-        .await
-        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let gateway =
+        Gateway::bind(config, engine.clone(), decisions).await.map_err(|error| match error.kind() {
+            GatewayErrorKind::Config => Failure::new(Exit::Usage, error),
+            _ => Failure::new(Exit::Failed, error),
+        })?;
     anstream::eprintln!("semel gateway listening on {scheme}://{}, {behind}", gateway.local_addr()?);
+    let name = engine.store().capabilities().name;
+    tracing::info!(store = name, server = tier.server, survives = %tier, "what is acknowledged is kept");
     for warning in warnings {
         anstream::eprintln!("warning: {warning}");
     }
@@ -159,7 +162,11 @@ async fn listen_admin(
             let text = format!("cannot listen on {address} for --admin: {error}; `--admin off` does without");
             Failure::new(Exit::Failed, text)
         })?;
-        listeners.spawn(Arc::clone(admin).serve_tcp(listener, stop(stopped.clone())));
+        let (admin, stop) = (Arc::clone(admin), stop(stopped.clone()));
+        listeners.spawn(async move {
+            admin.serve_tcp(listener, stop).await;
+            Ok(())
+        });
     }
     Ok(listeners)
 }

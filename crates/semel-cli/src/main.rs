@@ -1,7 +1,7 @@
 //! The `semel` program: reads the command line, runs one command, ends with the code it documents.
 //!
 //! Thin by intent: what a command does is in the crate it belongs to. [`gateway`] serves, [`check`] says what a
-//! configuration promises, [`keys`] is the operator's side, [`demo`] shows what it is all for; [`store_url`] is the
+//! configuration promises, [`keys`] is the operator's side, [`store`] moves and checks stores, [`demo`] shows what it is all for; [`store_url`] is the
 //! only place that names every store.
 
 mod check;
@@ -10,6 +10,7 @@ mod exit;
 mod gateway;
 mod keys;
 mod logs;
+mod store;
 mod store_url;
 
 use std::io;
@@ -40,6 +41,7 @@ enum Command {
     Gateway(gateway::GatewayArgs),
     Check(check::CheckArgs),
     Keys(keys::KeysArgs),
+    Store(store::StoreCommandArgs),
     Demo(demo::DemoArgs),
     /// Print the completions of a shell
     #[command(
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Gateway(args) => gateway::run(args),
         Command::Check(args) => check::run(args),
         Command::Keys(args) => keys::run(args),
+        Command::Store(args) => store::run(args),
         Command::Demo(args) => run_demo(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

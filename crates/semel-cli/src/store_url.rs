@@ -93,10 +93,11 @@ impl fmt::Debug for ServerUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store, making it when it does not exist. [`Durability::None`] accepts a server that may lose
-    /// everything.
-    pub(crate) async fn open(&self, durability: Durability) -> Result<Arc<dyn Store>, Failure> {
+    /// Opens the store, making it when it does not exist. With `durability = "none"` a server that may lose everything
+    /// is accepted.
+    pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
         let unreachable = |error: &dyn std::error::Error| Failure::caused(Exit::Unreachable, error);
+        let durability = Durability::from(config.durability);
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
             Self::Redis(url) => {
@@ -111,8 +112,8 @@ impl StoreUrl {
                     // When it cannot be made, opening the file in it says why.
                     let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
                 }
-                let config = EmbeddedConfig::new(path).durability(durability);
-                Ok(Arc::new(EmbeddedStore::open(config).map_err(|error| unreachable(&error))?))
+                let settings = EmbeddedConfig::new(path).durability(durability);
+                Ok(Arc::new(EmbeddedStore::open(settings).map_err(|error| unreachable(&error))?))
             }
         }
     }

@@ -54,6 +54,10 @@ fn every_command_has_help_with_an_example() {
         "keys release",
         "keys resolve",
         "keys purge",
+        "store",
+        "store check",
+        "store migrate",
+        "store copy",
     ] {
         let args: Vec<_> = command.split(' ').chain(["--help"]).collect();
         let output = run(folder.path(), &args);

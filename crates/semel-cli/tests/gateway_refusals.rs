@@ -106,7 +106,7 @@ async fn a_route_that_requires_keys_refuses_requests_without_one() {
     assert_eq!(upstream.ledger().total(), 0);
     assert_eq!(Call::post("/charges", "{}").key("k").answer(gateway.addr()).await.status, 201);
     let elsewhere = Call::post("/elsewhere", "{}").answer(gateway.addr()).await;
-    assert_eq!((elsewhere.status, elsewhere.standing()), (201, None), "passed on untouched");
+    assert_eq!((elsewhere.status, elsewhere.standing()), (201, Some("unrecorded")), "passed on");
     assert_eq!(upstream.ledger().total(), 2);
 }
 
@@ -212,4 +212,40 @@ async fn a_duplicate_is_told_to_wait_where_the_route_says_so() {
         assert_eq!(call.answer(gateway.addr()).await.essence(), first.essence());
         assert_eq!(upstream.ledger().effects(target), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_servers_read_in_two_ways_reaches_nobody_and_another_spelling_is_the_same() {
+    let upstream = Upstream::charging();
+    let config = "[[routes]]\npath = \"/search*\"\nmethods = []\n[[routes]]\npath = \"/charges\"\nmissing = \"require\"\n";
+    let gateway = Gateway::start_with(SEMEL, &upstream.url(), config).await;
+    for path in [
+        "/search/../charges",
+        "/search/%2e%2E/charges",
+        "/search/.%2e/charges",
+        "/search/..%2fcharges",
+        "/search/..%5Ccharges",
+        "/search/..;a=b/charges",
+        "/./charges",
+        "/charges/.",
+    ] {
+        let refused = Call::post(path, "{}").key("k").answer(gateway.addr()).await;
+        assert_eq!(
+            (refused.status, refused.problem().as_deref()),
+            (400, Some("bad-request")),
+            "{path}: {refused:?}"
+        );
+    }
+    assert_eq!(upstream.ledger().total(), 0);
+    for path in ["/search/..hidden", "/search/a...b", "/search?next=../up"] {
+        let passed = Call::post(path, "{}").answer(gateway.addr()).await;
+        assert_eq!((passed.status, passed.standing()), (201, None), "{path}: {passed:?}");
+    }
+    let unkeyed = Call::post("/%63harges", "{}").answer(gateway.addr()).await;
+    assert_eq!((unkeyed.status, unkeyed.problem().as_deref()), (400, Some("key-missing")));
+    let first = Call::post("/%63harges?to=%61lice", "{}").key("k").answer(gateway.addr()).await;
+    assert_eq!((first.status, first.standing()), (201, Some("executed")), "{first:?}");
+    let again = Call::post("/charges?to=alice", "{}").key("k").answer(gateway.addr()).await;
+    assert_eq!((again.standing(), again.essence()), (Some("replayed"), first.essence()));
+    assert_eq!(upstream.ledger().effects("k"), 1);
 }

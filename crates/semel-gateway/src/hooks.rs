@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
@@ -21,10 +21,13 @@ use semel_tower::Route;
 use semel_tower::route::{Authorize, HookFuture, Probe, Probed};
 
 use crate::config::FromText;
+use crate::proxy::{GatewayError, GatewayErrorKind};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 const REFRESH_KEYS_EVERY: Duration = Duration::from_secs(300);
+/// How often a file with keys is looked at for a change.
+const LOOK_AT_KEYS_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) type HookClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
@@ -69,28 +72,43 @@ impl Parts {
     }
 
     /// Reads every key set once, so that a wrong one is told at the start; those behind URLs are read again every
-    /// five minutes.
-    pub(crate) async fn load_key_sets(&self) -> Result<(), String> {
+    /// five minutes, files when they have changed.
+    pub(crate) async fn load_key_sets(&self) -> Result<(), GatewayError> {
         for (source, keys) in &self.key_sets {
-            let set = read_key_set(&self.client, source).await?;
+            let set = read_key_set(&self.client, source).await.map_err(|error| {
+                let is_url = source.contains("://");
+                let kind = if is_url { GatewayErrorKind::Unreachable } else { GatewayErrorKind::Config };
+                GatewayError::new(kind, error)
+            })?;
             *keys.write().unwrap_or_else(PoisonError::into_inner) = set;
-            if source.contains("://") {
-                tokio::spawn(refresh_key_set(self.client.clone(), source.clone(), Arc::downgrade(keys)));
-            }
+            tokio::spawn(refresh_key_set(self.client.clone(), source.clone(), Arc::downgrade(keys)));
         }
         Ok(())
     }
 }
 
 async fn refresh_key_set(client: HookClient, source: String, keys: std::sync::Weak<RwLock<JwkSet>>) {
+    let is_url = source.contains("://");
+    let mut seen = changed_at(&source);
     loop {
-        tokio::time::sleep(REFRESH_KEYS_EVERY).await;
+        tokio::time::sleep(if is_url { REFRESH_KEYS_EVERY } else { LOOK_AT_KEYS_EVERY }).await;
         let Some(keys) = keys.upgrade() else { return };
+        let now = changed_at(&source);
+        if !is_url && now == seen {
+            continue;
+        }
+        seen = now;
         match read_key_set(&client, &source).await {
             Ok(set) => *keys.write().unwrap_or_else(PoisonError::into_inner) = set,
             Err(error) => tracing::warn!(error, "the key set was not refreshed; the one of before stays"),
         }
     }
+}
+
+/// When a file changed and how long it is; `None` when it cannot be told, as for a URL.
+fn changed_at(source: &str) -> Option<(SystemTime, u64)> {
+    let file = std::fs::metadata(source).ok()?;
+    Some((file.modified().ok()?, file.len()))
 }
 
 async fn read_key_set(client: &HookClient, source: &str) -> Result<JwkSet, String> {

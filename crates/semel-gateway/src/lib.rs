@@ -17,6 +17,6 @@ pub mod upstream;
 
 pub use config::{Config, ConfigError};
 pub use promise::Promise;
-pub use proxy::{Gateway, GatewayError};
+pub use proxy::{Gateway, GatewayError, GatewayErrorKind};
 pub use semel_tower::{Decided, Decisions};
 pub use shutdown::Drained;

@@ -66,21 +66,42 @@ impl fmt::Debug for TlsAcceptorOf {
 
 /// Why a gateway cannot start.
 #[derive(Debug)]
-pub struct GatewayError(String);
+pub struct GatewayError {
+    kind: GatewayErrorKind,
+    text: String,
+}
+
+/// The kinds of [`GatewayError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GatewayErrorKind {
+    /// The configuration, or a file that it names, is refused.
+    Config,
+    /// An address cannot be listened on.
+    Listen,
+    /// Something that it needs from elsewhere does not answer.
+    Unreachable,
+}
+
+impl GatewayError {
+    pub(crate) fn new(kind: GatewayErrorKind, text: impl fmt::Display) -> Self {
+        Self { kind, text: text.to_string() }
+    }
+
+    /// What stood in the way.
+    #[must_use]
+    pub fn kind(&self) -> GatewayErrorKind {
+        self.kind
+    }
+}
 
 impl fmt::Display for GatewayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.text.fmt(f)
     }
 }
 
 impl std::error::Error for GatewayError {}
-
-impl From<io::Error> for GatewayError {
-    fn from(error: io::Error) -> Self {
-        Self(error.to_string())
-    }
-}
 
 pub(crate) fn hook_client(config: &Config) -> io::Result<HookClient> {
     let connector = upstream::connector(tls::client(&config.upstream_tls)?, config.timeouts.connect.0);
@@ -97,21 +118,24 @@ impl Gateway {
         engine: Engine,
         decisions: Arc<dyn Decisions>,
     ) -> Result<Self, GatewayError> {
+        let refused = |error: io::Error| GatewayError::new(GatewayErrorKind::Config, error);
         let uri = config.upstream.as_ref().ok_or_else(|| {
-            GatewayError(
-                "no upstream: give --upstream http://127.0.0.1:3000 or `upstream` in the file".to_owned(),
+            let text = "no upstream: give --upstream http://127.0.0.1:3000 or `upstream` in the file";
+            GatewayError::new(GatewayErrorKind::Config, text)
+        })?;
+        let mut parts = Parts::new(hook_client(&config).map_err(refused)?);
+        let routes = config.routes(&mut parts);
+        parts.load_key_sets().await?;
+        let upstream = Upstream::new(&config, &uri.0, tls::client(&config.upstream_tls).map_err(refused)?)
+            .ok_or_else(|| GatewayError::new(GatewayErrorKind::Config, format!("{uri} names no host")))?;
+        let layer = SemelLayer::with_routes(engine.clone(), routes).observed_by(decisions);
+        let tls = config.tls.as_ref().map(tls::server).transpose().map_err(refused)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            GatewayError::new(
+                GatewayErrorKind::Listen,
+                format!("cannot listen on {}: {error}", config.listen),
             )
         })?;
-        let mut parts = Parts::new(hook_client(&config)?);
-        let routes = config.routes(&mut parts);
-        parts.load_key_sets().await.map_err(GatewayError)?;
-        let upstream = Upstream::new(&config, &uri.0, tls::client(&config.upstream_tls)?)
-            .ok_or_else(|| GatewayError(format!("{uri} names no host")))?;
-        let layer = SemelLayer::with_routes(engine.clone(), routes).observed_by(decisions);
-        let tls = config.tls.as_ref().map(tls::server).transpose()?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|error| GatewayError(format!("cannot listen on {}: {error}", config.listen)))?;
         let door = Door {
             service: layer.layer(upstream),
             tls: tls.map(|config| TlsAcceptorOf(TlsAcceptor::from(config))),
@@ -340,8 +364,19 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
         }
         (None, None) => {}
     }
+    if has_dot_segment(request.uri().path()) {
+        return Err(
+            "The path has a `.` or `..` in it, which servers read in different ways. Nothing was sent on.",
+        );
+    }
     join_cookies(request);
     Ok(())
+}
+
+/// Whether some server may read the path as another one than is written: routes are decided by what is written.
+fn has_dot_segment(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 /// Takes away what belongs to the client's connection, before anything is added that a `Connection` header could

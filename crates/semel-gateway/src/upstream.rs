@@ -209,7 +209,9 @@ fn source(error: &Error) -> Option<&hyper::Error> {
 }
 
 fn failed(code: Code, detail: &str, report: EffectReport) -> Answer {
-    let mut answer: Response<Body<Incoming>> = Problem::new(code, detail).answer(&Profile::ietf());
+    let problem = Problem::new(code, detail);
+    let mut answer: Response<Body<Incoming>> = problem.clone().answer(&Profile::ietf());
     answer.extensions_mut().insert(report);
+    answer.extensions_mut().insert(problem);
     answer
 }

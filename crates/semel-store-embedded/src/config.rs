@@ -21,8 +21,8 @@ pub struct EmbeddedConfig {
 }
 
 impl EmbeddedConfig {
-    /// The file at `path`, made when it does not exist. Beside it lie `path.owner`, and while it is open
-    /// `path-wal` and `path-shm`.
+    /// The file at `path`, made when it does not exist. Beside it lie `path.owner`, and while it is open, or after a
+    /// crash, `path-wal`, `path-shm` and the files of the log, `path.log-…`, of up to 16 MiB each.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -10,6 +10,8 @@ use semel::store::{StoreError, StoreErrorKind};
 pub(crate) enum Fault {
     /// SQLite said so.
     Sqlite(rusqlite::Error),
+    /// A log file cannot be read or written.
+    Io(String),
     /// What was read is not what was written.
     Damaged(String),
     /// A row that the index names is not there: damage, unless the reader raced the writer.
@@ -25,6 +27,7 @@ impl Fault {
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self {
             Self::Damaged(_) | Self::Missing(_) => StoreErrorKind::Corrupt,
+            Self::Io(_) => StoreErrorKind::Unavailable,
             Self::Sqlite(error) => match error {
                 rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
                     ErrorCode::DiskFull => StoreErrorKind::Full,
@@ -51,11 +54,17 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+impl From<bytes::TryGetError> for Fault {
+    fn from(_: bytes::TryGetError) -> Self {
+        Self::damaged("an entry of the log ends early")
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(error) => error.fmt(f),
-            Self::Damaged(what) => f.write_str(what),
+            Self::Io(what) | Self::Damaged(what) => f.write_str(what),
             Self::Missing(place) => write!(f, "the row at place {place} is gone"),
         }
     }

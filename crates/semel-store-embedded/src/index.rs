@@ -1,17 +1,19 @@
-//! Where every record is, in memory: live claims wholly, settled records by digest.
+//! Where every record is, in memory: live claims and what is only in the log wholly, folded records by digest.
 //!
-//! Only the writer changes it, after its commit; so what is read here has been acknowledged or is about to be.
-//! For segments that still grow, each digest's row is known; for sealed ones a filter says that a digest is not
-//! there, or that its chunk in `segment_index` must be read.
+//! The writer changes it after its frame is in the log, and the folder after its commit; so what is read here has been
+//! acknowledged or is about to be. A record is looked for among live claims, then among pending ones, then in the
+//! segments. For segments that still grow, each digest's row is known; for sealed ones a filter says that a digest is
+//! not there, or that its chunk in `segment_index` must be read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 use semel::clock::Timestamp;
 use semel::digest::Digest;
 use semel::{Record, RecordId, Token};
 
-use crate::codec;
+use crate::codec::{self, Body};
 use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::segment::{Class, Place};
@@ -24,7 +26,13 @@ const ENTRY_BYTES: usize = 20;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) in_flight: HashMap<Digest, Record>,
+    pub(crate) in_flight: HashMap<Digest, Live>,
+    /// What the log says of records that are not in flight, until it is folded into the segments.
+    pub(crate) pending: HashMap<Digest, Pending>,
+    /// Which entries of the log are to be folded, oldest first. Some have been overtaken by a newer one.
+    pub(crate) queue: VecDeque<(u64, Digest)>,
+    /// About how much memory the pending ones take.
+    pub(crate) pending_bytes: usize,
     pub(crate) segments: BTreeMap<u32, Segment>,
     /// The segment that grows, by class.
     pub(crate) growing: HashMap<Class, u32>,
@@ -33,6 +41,32 @@ pub(crate) struct Index {
     /// How many segments were sealed so far. Sealed ones gain no record, so whoever found nothing in them need not
     /// look again before this has changed.
     pub(crate) seals: u64,
+}
+
+/// A live claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) record: Record,
+    /// Whether an older row of the record may lie in a segment, to be removed when the record settles.
+    pub(crate) over: bool,
+}
+
+/// A record that is finished or in doubt, and its body as it is stored.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) record: Record,
+    pub(crate) body: Body,
+}
+
+/// What an entry of the log made of a record.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    /// The entry.
+    pub(crate) entry: u64,
+    /// `None` when the record is absent.
+    pub(crate) settled: Option<Arc<Settled>>,
+    /// As [`Live::over`].
+    pub(crate) over: bool,
 }
 
 #[derive(Debug)]
@@ -56,24 +90,33 @@ pub(crate) enum Candidate {
 }
 
 /// What the index alone can say about a record.
-pub(crate) enum Known {
-    InFlight(Record),
+pub(crate) enum Known<'a> {
+    Live(&'a Live),
+    Pending(&'a Pending),
     /// In one of these, or absent.
-    Settled(Vec<Candidate>),
+    Folded(Vec<Candidate>),
 }
 
 impl Index {
     /// `looked` is [`Index::seals`] at the time when the caller found nothing in the sealed segments.
-    pub(crate) fn find(&self, id: &RecordId, now: Timestamp, looked: Option<u64>) -> Result<Known, Fault> {
+    pub(crate) fn find(
+        &self,
+        id: &RecordId,
+        now: Timestamp,
+        looked: Option<u64>,
+    ) -> Result<Known<'_>, Fault> {
         let digest = id.digest();
-        match self.in_flight.get(&digest) {
-            Some(record) if record.id != *id => Err(Fault::damaged("two record ids share a digest")),
-            Some(record) => Ok(Known::InFlight(record.clone())),
-            None => Ok(Known::Settled(self.candidates(&digest, now, looked == Some(self.seals)))),
+        if let Some(live) = self.in_flight.get(&digest) {
+            return same(&live.record, id).map(|()| Known::Live(live));
         }
+        if let Some(pending) = self.pending.get(&digest) {
+            pending.settled.as_ref().map_or(Ok(()), |settled| same(&settled.record, id))?;
+            return Ok(Known::Pending(pending));
+        }
+        Ok(Known::Folded(self.candidates(&digest, now, looked == Some(self.seals))))
     }
 
-    fn candidates(&self, digest: &Digest, now: Timestamp, growing_only: bool) -> Vec<Candidate> {
+    pub(crate) fn candidates(&self, digest: &Digest, now: Timestamp, growing_only: bool) -> Vec<Candidate> {
         let live = self.segments.iter().rev().filter(|(_, segment)| now < segment.class.until);
         live.filter_map(|(id, segment)| match &segment.lookup {
             Lookup::Exact(rows) => rows.get(digest).map(|row| Candidate::Row(Place::new(*id, *row))),
@@ -84,6 +127,42 @@ impl Index {
         })
         .collect()
     }
+
+    /// Whether the row that is missing at `place` may have been dropped with its segment by `now`.
+    pub(crate) fn may_be_dropped(&self, place: i64, now: Timestamp) -> bool {
+        self.segments.get(&Place::from_sql(place).segment).is_none_or(|segment| now >= segment.class.until)
+    }
+
+    /// Takes over what entry `pending.entry` says.
+    pub(crate) fn put_pending(&mut self, digest: Digest, pending: Pending) {
+        self.in_flight.remove(&digest);
+        self.pending_bytes += pending.bytes();
+        self.queue.push_back((pending.entry, digest));
+        if let Some(overtaken) = self.pending.insert(digest, pending) {
+            self.pending_bytes -= overtaken.bytes();
+        }
+    }
+
+    /// Forgets what entry `entry` says, unless a newer one has been put in its place.
+    pub(crate) fn take_pending(&mut self, entry: u64, digest: &Digest) {
+        if let Some(pending) = self.pending.get(digest)
+            && pending.entry == entry
+        {
+            self.pending_bytes -= pending.bytes();
+            self.pending.remove(digest);
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        self.settled.as_ref().map_or(OVERHEAD, |settled| OVERHEAD + settled.body.stored_bytes())
+    }
+}
+
+pub(crate) fn same(record: &Record, id: &RecordId) -> Result<(), Fault> {
+    if record.id == *id { Ok(()) } else { Err(Fault::damaged("two record ids share a digest")) }
 }
 
 /// The record as it lies in one of `candidates`, and where.
@@ -112,7 +191,7 @@ pub(crate) fn resolve(
                 }
                 Some(record) => {
                     if let Some(record) = record.at(now) {
-                        return Ok(Resolved::Live(place, Box::new(record)));
+                        return Ok(Resolved::Live(Box::new(record)));
                     }
                 }
             }
@@ -123,7 +202,7 @@ pub(crate) fn resolve(
 
 /// What [`resolve`] found.
 pub(crate) enum Resolved {
-    Live(Place, Box<Record>),
+    Live(Box<Record>),
     Absent,
     /// Absent as far as these candidates go; a reader asks the writer, which may have just moved the record.
     Removed,
@@ -158,7 +237,7 @@ pub(crate) fn chunk_checksum(place: i64, bytes: &[u8]) -> i64 {
 }
 
 /// The newest row first.
-fn rows_in_chunk(conn: &Connection, chunk: Place, digest: &Digest) -> Result<Vec<u32>, Fault> {
+pub(crate) fn rows_in_chunk(conn: &Connection, chunk: Place, digest: &Digest) -> Result<Vec<u32>, Fault> {
     let place = chunk.to_sql();
     let mut select = conn.prepare_cached("SELECT entries, checksum FROM segment_index WHERE place = ?1")?;
     let found = select

@@ -1,27 +1,30 @@
-//! Opening the file: who owns it, which format it has, what of it must be in memory, and that every claim which was
-//! in flight when its process ended is in doubt.
+//! Opening a store: who owns it, which format it has, what of it must be in memory, what the log has that the tables
+//! have not, and that every claim which was in flight when its process ended is in doubt.
 //!
-//! Next: [`crate::writer`], which takes over from here.
+//! Next: [`crate::writer`] and [`crate::fold`], which take over from here.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
 
 use rusqlite::{Connection, ErrorCode};
+use semel::Token;
 use semel::clock::{Clock, SystemClock, Timestamp};
 use semel::digest::Digest;
-use semel::record::DoubtCause;
 use semel::store::{Durability, StoreErrorKind};
-use semel::{Record, State, Token};
 
 use crate::checkpoint::Checkpointer;
-use crate::claim::Batch;
 use crate::codec;
 use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
+use crate::entry::Entry;
 use crate::fault::Fault;
 use crate::filter::Filter;
-use crate::index::{self, Index, Lookup, Segment};
+use crate::fold::{Folder, Health, Job};
+use crate::index::{self, Index, Live, Lookup, Pending, Segment};
+use crate::log::{self, Log, Refusal, Spare};
 use crate::owner::{Owner, private};
+use crate::reader;
 use crate::schema;
 use crate::segment::{self, Class, Place};
 use crate::watch::Watchers;
@@ -32,7 +35,7 @@ const SQLITE_MIN: i32 = 3_051_003;
 const PAGE_BYTES: u32 = 8_192;
 
 /// Opens the file and makes everything but the threads.
-pub(crate) fn open(config: &EmbeddedConfig) -> Result<Writer, OpenError> {
+pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
     let path = &config.path;
     let refuse = |fault: Fault| {
         let kind = match fault.kind() {
@@ -53,30 +56,74 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Writer, OpenError> {
         _ => refuse(error.into()),
     })?;
     schema::migrate(&mut conn).map_err(|(kind, source)| OpenError::new(kind, path, source))?;
-    let (index, due, floor) = load(&conn).map_err(refuse)?;
-    let logged = logged(&conn, &index).map_err(refuse)?;
+    let mut tables = load(&conn).map_err(refuse)?;
+    let logged = logged(&conn, &tables.index).map_err(refuse)?;
+    let found = log::read(path).map_err(refuse)?;
+    let floor = replay(&mut tables, found.entries);
     let clock: Arc<dyn Clock> = match &config.clock {
         Some(clock) => Arc::new(Floored { clock: Arc::clone(clock), floor }),
         None => Arc::new(SystemClock::not_before(floor)),
     };
-    let checkpointer =
-        Checkpointer::start(path).map_err(|error| OpenError::new(OpenErrorKind::Io, path, error))?;
-    let mut writer = Writer {
+    let io = |error| OpenError::new(OpenErrorKind::Io, path, error);
+    let sync = config.durability == Durability::Power;
+    let spare = Arc::new(Spare::new(path));
+    let mut log = Log::begin(path, found.next_file, tables.next, sync, Arc::clone(&spare)).map_err(io)?;
+    match writer::doubt_live(&mut log, &mut tables.index, clock.now()) {
+        Ok(()) => {}
+        Err(Refusal::Full(error) | Refusal::Broken(error)) => return Err(io(error)),
+    }
+    // They are in the log now.
+    conn.execute_batch("DROP TABLE IF EXISTS in_flight").map_err(|error| refuse(error.into()))?;
+    let reading = reader::connect(path).map_err(|error| refuse(error.into()))?;
+    let (index, health) = (Arc::new(RwLock::new(tables.index)), Arc::new(Health::default()));
+    let (jobs, waiting) = std::sync::mpsc::channel();
+    let folder = Folder {
         conn,
-        index: Arc::new(RwLock::new(index)),
-        watchers: Arc::new(Watchers::default()),
-        clock,
+        index: Arc::clone(&index),
+        clock: Arc::clone(&clock),
+        health: Arc::clone(&health),
         segment_rows: config.segment_rows,
-        ceiling: floor,
-        checkpointer,
-        due,
+        checkpointer: Checkpointer::start(path).map_err(io)?,
+        due: tables.due,
         sealing: None,
         logged,
-        broken: None,
+        closed: found.closed.into(),
+        spare,
+        folded: tables.folded,
         owner,
     };
-    writer.doubt_everything_in_flight().map_err(refuse)?;
-    Ok(writer)
+    let writer = Writer {
+        log,
+        conn: reading,
+        index,
+        watchers: Arc::new(Watchers::default()),
+        clock,
+        ceiling: floor,
+        health,
+        folder: jobs,
+        closed: Vec::new(),
+        entries: Vec::new(),
+        asked_for_spare: false,
+    };
+    Ok(Opened { writer, folder, jobs: waiting })
+}
+
+/// The two halves of an open store, each for a thread of its own.
+pub(crate) struct Opened {
+    pub(crate) writer: Writer,
+    pub(crate) folder: Folder,
+    pub(crate) jobs: Receiver<Job>,
+}
+
+/// What the file holds.
+struct Tables {
+    index: Index,
+    due: VecDeque<u32>,
+    /// The time that the store begins at, at the least.
+    floor: Timestamp,
+    folded: u64,
+    /// What the next entry of the log is numbered.
+    next: u64,
 }
 
 fn connect(path: &Path, config: &EmbeddedConfig) -> Result<Connection, rusqlite::Error> {
@@ -99,28 +146,62 @@ fn connect(path: &Path, config: &EmbeddedConfig) -> Result<Connection, rusqlite:
     Ok(conn)
 }
 
-fn load(conn: &Connection) -> Result<(Index, VecDeque<u32>, Timestamp), Fault> {
-    for table in ["meta", "in_flight", "segments", "segment_log"] {
+fn load(conn: &Connection) -> Result<Tables, Fault> {
+    for table in ["meta", "folded", "segments", "segment_log"] {
         let verdict: String =
             conn.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         if verdict != "ok" {
             return Err(Fault::damaged(verdict));
         }
     }
-    let floor = writer::ceiling(conn)?;
+    let (floor, folded) = (schema::ceiling(conn)?, schema::folded(conn)?);
     let mut index = Index { last: Token(floor.as_micros()), ..Index::default() };
     load_in_flight(conn, &mut index)?;
     load_segments(conn, &mut index)?;
     let due = load_log(conn, &mut index)?;
-    Ok((index, due, floor))
+    Ok(Tables { index, due, floor, folded, next: folded })
 }
 
+/// Brings the index to where the log says, and returns the time that the store begins at, at the least.
+fn replay(tables: &mut Tables, entries: Vec<(u64, Entry)>) -> Timestamp {
+    let Tables { index, folded, next, floor, .. } = tables;
+    for (number, entry) in entries {
+        *floor = entry.vouches_for().max(*floor);
+        *next = (number + 1).max(*next);
+        match entry {
+            Entry::Live(live) => drop(index.in_flight.insert(live.record.id.digest(), live)),
+            Entry::Ceiling(_) => {}
+            Entry::Settled(settled, over) => {
+                let digest = settled.record.id.digest();
+                index.in_flight.remove(&digest);
+                if number >= *folded {
+                    index.put_pending(digest, Pending { entry: number, settled: Some(settled), over });
+                }
+            }
+            Entry::Removed(digest, over) => {
+                index.in_flight.remove(&digest);
+                if number >= *folded {
+                    index.put_pending(digest, Pending { entry: number, settled: None, over });
+                }
+            }
+        }
+    }
+    index.last = index.last.max(Token(floor.as_micros()));
+    *floor
+}
+
+/// What a file of format 1 has.
 fn load_in_flight(conn: &Connection, index: &mut Index) -> Result<(), Fault> {
+    let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'in_flight'";
+    if conn.query_row(exists, [], |row| row.get::<_, u32>(0))? == 0 {
+        return Ok(());
+    }
     let mut select = conn.prepare(codec::SELECT_IN_FLIGHT)?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let record = codec::read_in_flight(row)?;
-        index.in_flight.insert(record.id.digest(), record);
+        // A doubt that was taken over was overwritten at once in that format.
+        index.in_flight.insert(record.id.digest(), Live { record, over: false });
     }
     Ok(())
 }
@@ -197,33 +278,6 @@ fn logged(conn: &Connection, index: &Index) -> Result<VecDeque<u32>, Fault> {
         }
     }
     Ok(logged)
-}
-
-impl Writer {
-    /// Nobody knows what became of the effects whose process ended.
-    fn doubt_everything_in_flight(&mut self) -> Result<(), Fault> {
-        let now = self.clock.now();
-        let mut index = self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let left: Vec<Record> = index.in_flight.values().cloned().collect();
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let mut batch = Batch::new(&self.conn, &index, now, self.segment_rows);
-        for mut record in left {
-            let lapsed = record.clone().at(now).is_none_or(|record| codec::is_doubt(&record));
-            if !lapsed {
-                let expires_at = now.plus(record.doubt_retention);
-                record.state = State::InDoubt { since: now, expires_at, cause: DoubtCause::Restarted };
-            }
-            batch.lapse(record)?;
-        }
-        batch.log()?;
-        let changes = batch.changes;
-        let reached = now.as_micros().max(changes.last.0);
-        writer::set_ceiling(&self.conn, Timestamp::from_micros(reached))?;
-        self.conn.execute_batch("COMMIT")?;
-        self.ceiling = Timestamp::from_micros(reached);
-        self.due.extend(index.absorb(changes));
-        Ok(())
-    }
 }
 
 /// A given clock that never shows a time before what the file vouches for.

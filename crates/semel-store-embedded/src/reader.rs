@@ -2,7 +2,7 @@
 //!
 //! Next: [`crate::store`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
@@ -58,11 +58,16 @@ impl Readers {
         if let Some(conn) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(conn);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&self.path, flags)?;
-        conn.pragma_update(None, "cache_size", -512)?;
-        Ok(conn)
+        connect(&self.path)
     }
+}
+
+/// A connection that only reads.
+pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.pragma_update(None, "cache_size", -512)?;
+    Ok(conn)
 }
 
 /// Where a page of a scan begins: among live claims by token, then among settled records by place.
@@ -107,8 +112,12 @@ impl Scan {
         let from = match Cursor::parse(args.cursor.as_deref())? {
             Cursor::Settled(place) => Some(place),
             Cursor::InFlight(after) => {
-                let mut claims: Vec<&Record> =
-                    index.in_flight.values().filter(|record| record.guard.token > after).collect();
+                let mut claims: Vec<&Record> = index
+                    .in_flight
+                    .values()
+                    .map(|live| &live.record)
+                    .filter(|record| record.guard.token > after)
+                    .collect();
                 claims.sort_unstable_by_key(|record| record.guard.token);
                 let live = claims.into_iter().filter_map(|record| record.clone().at(now));
                 page.records = live.filter(|record| args.admits(record)).take(args.limit).collect();

@@ -1,21 +1,23 @@
 //! The tables of the file, and how a file of an older format becomes one of this format.
 //!
-//! `in_flight` holds live claims by token. `settled` holds everything that expires, appended segment by segment;
-//! a row is never removed before its whole segment is, so that a missing row is damage and not absence. The `segment`
-//! tables say which segments there are and find a digest in them. `records` is for people.
+//! `settled` holds everything that expires, appended segment by segment; a row is never removed before its whole
+//! segment is, so that a missing row is damage and not absence. The `segment` tables say which segments there are and
+//! find a digest in them. `folded` says up to where the log is in these tables. `records` is for people. Live claims
+//! are in the log only.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use semel::clock::Timestamp;
 
+use crate::codec;
 use crate::config::OpenErrorKind;
-use crate::writer;
+use crate::fault::Fault;
 
 /// "Seml": what tells our files from other SQLite files.
 const APPLICATION_ID: i32 = 0x5365_6d6c;
 
 /// What makes a file of format N from one of format N - 1, in order.
-const MIGRATIONS: [&str; 1] = [FORMAT_1];
+const MIGRATIONS: [&str; 2] = [FORMAT_1, FORMAT_2];
 
 const FORMAT_1: &str = "
 CREATE TABLE meta (
@@ -110,6 +112,30 @@ SELECT CASE state WHEN 1 THEN 'in-doubt' WHEN 2 THEN 'completed' ELSE 'failed' E
 FROM settled WHERE state <> 0;
 ";
 
+/// Claims of format 1 that were in flight stay in their table until they are in the log as doubts, at opening.
+const FORMAT_2: &str = "
+CREATE TABLE folded (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    entry INTEGER NOT NULL, -- of the log: every entry before it is in these tables
+    checksum INTEGER NOT NULL
+) STRICT;
+
+DROP VIEW records;
+CREATE VIEW records AS
+SELECT CASE state WHEN 1 THEN 'in-doubt' WHEN 2 THEN 'completed' ELSE 'failed' END AS state,
+    tenant, operation, key, CASE state WHEN 1 THEN NULL ELSE code END AS code,
+    CASE state WHEN 1 THEN
+        CASE cause WHEN 0 THEN 'lease-expired' WHEN 1 THEN 'no-answer' WHEN 2 THEN 'failed-answer'
+        WHEN 3 THEN 'abandoned' ELSE 'restarted' END
+    END AS cause,
+    generation, token,
+    strftime('%Y-%m-%dT%H:%M:%fZ', claimed_us / 1e6, 'unixepoch') AS claimed_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', settled_us / 1e6, 'unixepoch') AS settled_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', expires_us / 1e6, 'unixepoch') AS expires_at,
+    body_bytes
+FROM settled WHERE state <> 0;
+";
+
 /// Why a file is not taken.
 pub(crate) type Refusal = (OpenErrorKind, Box<dyn std::error::Error + Send + Sync>);
 
@@ -123,7 +149,10 @@ pub(crate) fn migrate(conn: &mut Connection) -> Result<(), Refusal> {
     }
     if format == 0 {
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(refuse)?;
-        writer::set_ceiling(&tx, Timestamp::default()).map_err(refuse)?;
+        set_ceiling(&tx, Timestamp::default()).map_err(refuse)?;
+    }
+    if format < 2 {
+        set_folded(&tx, 0).map_err(refuse)?;
     }
     tx.commit().map_err(refuse)
 }
@@ -159,4 +188,40 @@ fn refuse(error: rusqlite::Error) -> Refusal {
         _ => OpenErrorKind::Io,
     };
     (kind, error.into())
+}
+
+/// Sets the time that a store begins at, at the least.
+pub(crate) fn set_ceiling(conn: &Connection, ceiling: Timestamp) -> Result<(), rusqlite::Error> {
+    set(conn, "INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2)", codec::time(ceiling))
+}
+
+/// The time that a store begins at, at the least.
+pub(crate) fn ceiling(conn: &Connection) -> Result<Timestamp, Fault> {
+    codec::to_time(get(conn, "SELECT clock_ceiling_us, checksum FROM meta", "the clock's ceiling")?)
+}
+
+/// Sets the number of the first entry of the log that is not in the tables.
+pub(crate) fn set_folded(conn: &Connection, entry: u64) -> Result<(), rusqlite::Error> {
+    let entry = i64::try_from(entry).unwrap_or(i64::MAX);
+    set(conn, "INSERT OR REPLACE INTO folded VALUES (1, ?1, ?2)", entry)
+}
+
+/// The number of the first entry of the log that is not in the tables.
+pub(crate) fn folded(conn: &Connection) -> Result<u64, Fault> {
+    let entry = get(conn, "SELECT entry, checksum FROM folded", "the place in the log")?;
+    u64::try_from(entry).map_err(|_| Fault::damaged("a place in the log below zero"))
+}
+
+fn set(conn: &Connection, sql: &str, number: i64) -> Result<(), rusqlite::Error> {
+    let checksum = codec::checksum(&number.to_le_bytes());
+    conn.prepare_cached(sql)?.execute([number, checksum]).map(|_| ())
+}
+
+fn get(conn: &Connection, sql: &str, what: &str) -> Result<i64, Fault> {
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    match conn.query_row(sql, [], read).optional()? {
+        Some((number, checksum)) if checksum == codec::checksum(&number.to_le_bytes()) => Ok(number),
+        Some(_) => Err(Fault::damaged(format!("the checksum of {what} does not match"))),
+        None => Err(Fault::damaged(format!("{what} is gone"))),
+    }
 }

@@ -30,6 +30,12 @@ impl Place {
         i64::from(self.segment) << 32 | i64::from(self.row)
     }
 
+    pub(crate) fn from_sql(place: i64) -> Self {
+        let [.., a, b, c, d] = place.to_be_bytes();
+        let segment = u32::try_from(place >> 32).expect("a place is positive");
+        Self { segment, row: u32::from_be_bytes([a, b, c, d]) }
+    }
+
     /// The first and the last place that a segment can have.
     pub(crate) fn range(segment: u32) -> (i64, i64) {
         (Self::new(segment, 0).to_sql(), Self::new(segment, u32::MAX).to_sql())

@@ -1,7 +1,8 @@
 //! The store: which requests go to the writer and which are answered beside it.
 //!
 //! A claim of a record that stands (a replay, or a duplicate of a live claim) changes nothing and is answered from
-//! the index and a read connection; everything else waits for a commit of [`crate::writer`].
+//! the index and a read connection; everything else waits for a frame of [`crate::writer`]. Lists and purges go to the
+//! tables, by way of [`crate::fold`].
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -18,8 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::codec::Body;
 use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::fault::Fault;
+use crate::fold::Job;
 use crate::index::{self, Candidate, Index, Known, Resolved};
-use crate::open;
+use crate::open::{self, Opened};
 use crate::reader::{Readers, Scan};
 use crate::watch::Watchers;
 use crate::writer::{Answer, Envelope, QUEUE, Request};
@@ -34,7 +36,9 @@ const PACK_INLINE_MAX_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct EmbeddedStore {
     requests: Option<mpsc::Sender<Envelope>>,
-    writer: Option<JoinHandle<()>>,
+    jobs: Option<std::sync::mpsc::Sender<Job>>,
+    /// In the order in which they end.
+    threads: Vec<JoinHandle<()>>,
     index: Arc<RwLock<Index>>,
     watchers: Arc<Watchers>,
     readers: Arc<Readers>,
@@ -50,17 +54,21 @@ impl EmbeddedStore {
     /// # Errors
     /// [`OpenError`], whose kind says what stood in the way.
     pub fn open(config: EmbeddedConfig) -> Result<Self, OpenError> {
-        let writer = open::open(&config)?;
+        let Opened { writer, folder, jobs } = open::open(&config)?;
         let (requests, waiting) = mpsc::channel(QUEUE);
         let (index, watchers, clock) =
             (Arc::clone(&writer.index), Arc::clone(&writer.watchers), Arc::clone(&writer.clock));
-        let thread = std::thread::Builder::new()
-            .name("semel-writer".into())
-            .spawn(move || writer.run(waiting))
-            .map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
+        let asked = writer.folder.clone();
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+            thread.map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))
+        };
+        let folder = spawn("semel-folder", Box::new(move || folder.run(jobs)))?;
+        let writer = spawn("semel-writer", Box::new(move || writer.run(waiting)))?;
         Ok(Self {
             requests: Some(requests),
-            writer: Some(thread),
+            jobs: Some(asked),
+            threads: vec![writer, folder],
             index,
             watchers,
             readers: Arc::new(Readers::new(config.path)),
@@ -85,6 +93,18 @@ impl EmbeddedStore {
             .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Unknown, "the store's writer has ended")))
     }
 
+    /// Hands a job to the folder.
+    async fn tell<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let ended = || StoreError::new(StoreErrorKind::Unavailable, "the store's folder has ended");
+        let (done, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(job(done)).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
     async fn write(&self, request: Request) -> Result<Written, StoreError> {
         match self.ask(request).await? {
             Answer::Written(written) => Ok(written),
@@ -95,15 +115,23 @@ impl EmbeddedStore {
     /// The record as it stands at `now`, read beside the writer.
     async fn read(&self, id: &RecordId, now: Timestamp) -> Result<Option<Record>, StoreError> {
         match self.look(id, now)?.0 {
-            Known::InFlight(record) => Ok(record.at(now)),
-            Known::Settled(candidates) => self.resolve(id, now, candidates).await,
+            Looked::Known(record) => Ok(record),
+            Looked::Folded(candidates) => self.resolve(id, now, candidates).await,
         }
     }
 
     /// What the index says, and how many segments were sealed then.
-    fn look(&self, id: &RecordId, now: Timestamp) -> Result<(Known, u64), StoreError> {
+    fn look(&self, id: &RecordId, now: Timestamp) -> Result<(Looked, u64), StoreError> {
         let index = self.index();
-        Ok((index.find(id, now, None).map_err(Fault::into_error)?, index.seals))
+        let looked = match index.find(id, now, None).map_err(Fault::into_error)? {
+            Known::Live(live) => Looked::Known(live.record.clone().at(now)),
+            Known::Pending(pending) => {
+                let settled = pending.settled.as_ref();
+                Looked::Known(settled.and_then(|settled| settled.record.clone().at(now)))
+            }
+            Known::Folded(candidates) => Looked::Folded(candidates),
+        };
+        Ok((looked, index.seals))
     }
 
     async fn resolve(
@@ -117,7 +145,7 @@ impl EmbeddedStore {
         }
         let wanted = id.clone();
         match self.readers.run(move |conn| index::resolve(conn, &candidates, &wanted, now)).await {
-            Ok(Resolved::Live(_, record)) => Ok(Some(*record)),
+            Ok(Resolved::Live(record)) => Ok(Some(*record)),
             Ok(Resolved::Absent) => Ok(None),
             // The writer has moved or dropped it since the index was read, or it is lost: the writer knows.
             Ok(Resolved::Removed) | Err(Fault::Missing(_)) => match self.ask(Request::Get(id.clone())).await?
@@ -136,6 +164,13 @@ impl EmbeddedStore {
         }
         tokio::task::spawn_blocking(move || Body::pack(&body, above)).await.expect("packing does not panic")
     }
+}
+
+/// What the index says of a record.
+enum Looked {
+    Known(Option<Record>),
+    /// In one of these, or absent.
+    Folded(Vec<Candidate>),
 }
 
 impl Store for EmbeddedStore {
@@ -158,8 +193,8 @@ impl Store for EmbeddedStore {
             let (known, seals) = self.look(&args.id, now)?;
             let mut looked = None;
             let standing = match known {
-                Known::InFlight(record) => record.at(now),
-                Known::Settled(candidates) => {
+                Looked::Known(record) => record,
+                Looked::Folded(candidates) => {
                     looked = candidates.is_empty().then_some(seals);
                     self.resolve(&args.id, now, candidates).await?
                 }
@@ -216,6 +251,9 @@ impl Store for EmbeddedStore {
 
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
         Box::pin(async move {
+            // What is read below is in the tables then. Without room for it, what is there is better than nothing.
+            let folded = self.tell(Job::Fold).await;
+            folded.or_else(|error| if error.kind() == StoreErrorKind::Full { Ok(()) } else { Err(error) })?;
             let begun = Scan::begin(&self.index(), args, self.clock.now());
             let scan = begun.ok_or_else(|| {
                 StoreError::new(StoreErrorKind::Unavailable, "the cursor was not given by this store")
@@ -228,11 +266,18 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             let mut purged = 0;
             while purged < limit {
+                match self.ask(Request::Lapse(limit - purged)).await? {
+                    Answer::Lapsed { moved: 0, .. } => break,
+                    Answer::Lapsed { gone, .. } => purged += gone,
+                    other => unreachable!("a lapse was answered with {other:?}"),
+                }
+            }
+            while purged < limit {
                 let rows = u32::try_from(limit - purged).unwrap_or(u32::MAX).min(PURGE_SLICE);
-                match self.ask(Request::Purge(rows)).await? {
-                    Answer::Purged { records, more: true } => purged += records,
-                    Answer::Purged { records, more: false } => return Ok(purged + records),
-                    other => unreachable!("a purge was answered with {other:?}"),
+                let (records, more) = self.tell(|done| Job::Drop(rows, done)).await?;
+                purged += records;
+                if !more {
+                    break;
                 }
             }
             Ok(purged)
@@ -254,10 +299,10 @@ impl Store for EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        self.requests = None;
-        if let Some(writer) = self.writer.take() {
+        (self.requests, self.jobs) = (None, None);
+        for thread in self.threads.drain(..) {
             // A panic there was reported when it happened; there is nobody left to tell.
-            let _ = writer.join();
+            let _ = thread.join();
         }
     }
 }

@@ -1,20 +1,18 @@
-//! What a store does besides its callers' steps, in slices that ride along in their transactions: sealing segments
-//! that grow no more, and dropping those whose records have all expired.
+//! What keeps the tables in shape, in slices: sealing segments that grow no more, and dropping those whose records
+//! have all expired.
 //!
-//! Next: [`crate::writer`].
+//! Next: [`crate::fold`], which drives it.
 
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, params};
-use semel::State;
 use semel::clock::Timestamp;
 use semel::digest::Digest;
 
-use crate::claim::Batch;
 use crate::fault::Fault;
 use crate::filter::Filter;
-use crate::index::{self, Index, Lookup, Segment};
-use crate::segment::{self, Place};
+use crate::index::{self, Index, Lookup};
+use crate::segment::{self, Class, Place};
 
 /// How much of a segment's index is written per transaction.
 const SEAL_CHUNKS: u32 = 24;
@@ -29,6 +27,8 @@ const DROP_LOG: &str = "DELETE FROM segment_log WHERE place IN \
 /// A segment that is being sealed.
 pub(crate) struct Sealing {
     segment: u32,
+    class: Class,
+    rows: u32,
     entries: Vec<(Digest, u32)>,
     chunks: u32,
     next_chunk: u32,
@@ -49,11 +49,11 @@ impl Sealing {
         while let Some(segment) = due.pop_front() {
             let Some(known) = index.segments.get(&segment) else { continue };
             let Lookup::Exact(rows) = &known.lookup else { continue };
-            let mut entries: Vec<_> = rows.iter().map(|(digest, row)| (*digest, *row)).collect();
-            entries.sort_unstable();
             return Some(Self {
                 segment,
-                entries,
+                class: known.class,
+                rows: known.rows,
+                entries: rows.iter().map(|(digest, row)| (*digest, *row)).collect(),
                 chunks: index::chunks(known.rows),
                 next_chunk: 0,
                 next_entry: 0,
@@ -62,12 +62,15 @@ impl Sealing {
         None
     }
 
+    /// Puts the entries in order; apart from [`Sealing::next`], because it takes a while.
+    pub(crate) fn sort(&mut self) {
+        self.entries.sort_unstable();
+    }
+
     /// Writes a few chunks; after the last one, the filter that makes them count.
-    pub(crate) fn slice(&self, conn: &Connection, index: &Index) -> Result<Done, Fault> {
-        // It may have been dropped meanwhile.
-        let Some(known) = index.segments.get(&self.segment) else { return Ok(Done::Nothing) };
+    pub(crate) fn slice(&self, conn: &Connection) -> Result<Done, Fault> {
         if self.next_chunk == self.chunks {
-            return self.finish(conn, known);
+            return self.finish(conn);
         }
         let mut next_entry = self.next_entry;
         let end = (self.next_chunk + SEAL_CHUNKS).min(self.chunks);
@@ -83,15 +86,19 @@ impl Sealing {
         Ok(Done::Chunks { next_chunk: end, next_entry })
     }
 
-    fn finish(&self, conn: &Connection, known: &Segment) -> Result<Done, Fault> {
+    fn finish(&self, conn: &Connection) -> Result<Done, Fault> {
         let filter = Filter::new(self.entries.iter().map(|(digest, _)| digest));
         let bytes = filter.to_bytes();
-        let checksum = segment::checksum(self.segment, known.class, Some(known.rows), &bytes);
+        let checksum = segment::checksum(self.segment, self.class, Some(self.rows), &bytes);
         conn.prepare_cached("INSERT INTO segment_filters VALUES (?1, ?2)")?
             .execute(params![self.segment, bytes])?;
         conn.prepare_cached("UPDATE segments SET rows = ?2, checksum = ?3 WHERE id = ?1")?
-            .execute(params![self.segment, known.rows, checksum])?;
+            .execute(params![self.segment, self.rows, checksum])?;
         Ok(Done::Sealed(self.segment, filter))
+    }
+
+    pub(crate) fn is_of(&self, segment: u32) -> bool {
+        self.segment == segment
     }
 
     pub(crate) fn advance(&mut self, to_chunk: u32, to_entry: usize) {
@@ -105,17 +112,10 @@ pub(crate) fn trim_log(conn: &Connection, segment: u32) -> Result<bool, Fault> {
     Ok(conn.prepare_cached(DROP_LOG)?.execute(params![first, last, DROP_ROWS])? > 0)
 }
 
-/// Drops up to `limit` rows of an expired segment, or some of what belongs to it. The first number is how many
-/// records went; nothing is left to drop when the second is false.
-pub(crate) fn drop_slice(
-    conn: &Connection,
-    index: &Index,
-    now: Timestamp,
-    limit: u32,
-) -> Result<(usize, bool, Done), Fault> {
-    let expired = index.segments.iter().find(|(_, segment)| now >= segment.class.until);
-    let Some((id, _)) = expired else { return Ok((0, false, Done::Nothing)) };
-    let (first, last) = Place::range(*id);
+/// Drops up to `limit` rows of the expired segment `id`, or some of what belongs to it. The first number is how many
+/// records went; the second says whether there may be more to drop.
+pub(crate) fn drop_slice(conn: &Connection, id: u32, limit: u32) -> Result<(usize, bool, Done), Fault> {
+    let (first, last) = Place::range(id);
     let start: Option<i64> = conn
         .prepare_cached("SELECT min(place) FROM settled WHERE place BETWEEN ?1 AND ?2")?
         .query_row([first, last], |row| row.get(0))?;
@@ -135,29 +135,7 @@ pub(crate) fn drop_slice(
     }
     conn.prepare_cached("DELETE FROM segment_filters WHERE id = ?1")?.execute([id])?;
     conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
-    Ok((0, true, Done::Dropped(*id)))
-}
-
-impl Batch<'_> {
-    /// Turns up to `limit` claims whose lease has run out into doubts that are kept like any settled record.
-    pub(crate) fn lapse_some(&mut self, limit: u32) -> Result<(usize, usize), Fault> {
-        let (index, now) = (self.index, self.now);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let lapsed = index.in_flight.values().filter(|record| match record.state {
-            State::InFlight { lease_until, execute_until } => now >= lease_until.min(execute_until),
-            State::InDoubt { .. } | State::Completed { .. } | State::Failed { .. } => false,
-        });
-        let (mut moved, mut gone) = (0, 0);
-        for record in lapsed.take(limit) {
-            if self.touched(&record.id) {
-                continue;
-            }
-            moved += 1;
-            gone += usize::from(record.clone().at(now).is_none());
-            self.lapse(record.clone())?;
-        }
-        Ok((moved, gone))
-    }
+    Ok((0, true, Done::Dropped(id)))
 }
 
 impl Index {
@@ -176,6 +154,11 @@ impl Index {
                 self.growing.retain(|_, growing| *growing != id);
             }
         }
+    }
+
+    /// The oldest segment of which every record has expired.
+    pub(crate) fn first_expired(&self, now: Timestamp) -> Option<u32> {
+        self.segments.iter().find(|(_, segment)| now >= segment.class.until).map(|(id, _)| *id)
     }
 
     /// Segments that no record can join any more; they are taken off the growing ones.

@@ -186,7 +186,7 @@ async fn a_clock_set_back_repeats_no_token_and_revives_nothing() {
         .unwrap();
     // As a kill leaves it: the files as they are now.
     let crashed = folder.path().join("crashed.db");
-    for suffix in ["", "-wal"] {
+    for suffix in ["", "-wal", ".log-1"] {
         std::fs::copy(with_suffix(&path, suffix), with_suffix(&crashed, suffix)).unwrap();
     }
     drop(store);

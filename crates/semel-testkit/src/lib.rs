@@ -22,4 +22,6 @@ pub mod repeat;
 #[cfg(feature = "servers")]
 pub mod server;
 #[cfg(feature = "http")]
+pub mod tokens;
+#[cfg(feature = "http")]
 pub mod upstream;

@@ -24,6 +24,7 @@ pub mod body;
 pub mod capture;
 mod grpc;
 pub mod layer;
+mod path;
 pub mod problem;
 pub mod profile;
 pub mod replay;

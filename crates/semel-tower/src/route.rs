@@ -9,6 +9,7 @@ use http::{Method, StatusCode, request};
 use semel::fingerprint::PayloadParts;
 use semel::{Key, Operation, Outcome, Policy, wire};
 
+use crate::path;
 use crate::profile::Profile;
 use crate::tenant::TenantRule;
 
@@ -214,19 +215,21 @@ impl Routes {
         Self { listed: Vec::new(), default: Arc::new(default) }
     }
 
-    /// Adds a route after the others. `path` is matched whole, or as a prefix when it ends in `*`.
+    /// Adds a route after the others. `path` is matched whole, or as a prefix when it ends in `*`; an encoded letter,
+    /// digit, `-`, `.`, `_` or `~` is the same as itself.
     #[must_use]
     pub fn route(mut self, path: &str, route: Route) -> Self {
-        self.listed.push((path.to_owned(), Arc::new(route)));
+        self.listed.push((path::normal(path).into_owned(), Arc::new(route)));
         self
     }
 
     /// The settings for a request; `None` when it is not covered.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> Option<&Arc<Route>> {
+        let path = path::normal(path);
         let matching = self.listed.iter().find(|(pattern, _)| match pattern.strip_suffix('*') {
             Some(prefix) => path.starts_with(prefix),
-            None => pattern == path,
+            None => *pattern == path,
         });
         let route = matching.map_or(&self.default, |(_, route)| route);
         route.methods.contains(method).then_some(route)
@@ -253,6 +256,10 @@ mod tests {
         assert!(routes.find(&Method::POST, "/pay/1").is_some());
         assert!(routes.find(&Method::GET, "/pay/1").is_none());
         assert!(routes.find(&Method::DELETE, "/elsewhere").is_some());
+        assert!(routes.find(&Method::POST, "/%68ealth").is_none(), "another spelling is the same path");
+        let spelled = Routes::new(Route { methods: Vec::new(), ..Route::default() });
+        let spelled = spelled.route("/%70ay/caf%c3%a9/*", Route::default());
+        assert!(spelled.find(&Method::POST, "/pay/caf%C3%A9/1").is_some());
     }
 
     #[test]

@@ -36,7 +36,8 @@ use crate::replay::{self, Marks};
 use crate::route::{OnStoreDown, Route, Routes};
 use prepare::{Prepared, Ready};
 
-/// What the inner service knows about an effect better than its status says, as a response extension.
+/// What the inner service knows about an effect better than its status says, as a response extension. With a
+/// [`Problem`] as a second one, the answer is worded as the route's profile and the caller's protocol say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EffectReport {
     /// It certainly did not happen: nothing was sent.
@@ -186,7 +187,10 @@ impl Call {
             Prepared::Pass(mut request) => {
                 // An upstream that checks tokens must not be shown one that a client made up.
                 replay::strip_marks(request.headers_mut());
-                let answer = inner.call(request).await?.map(|body| Body::stream(Box::pin(body)));
+                let mut answer = self.worded(inner.call(request).await?);
+                // What has no key has no record, and runs again when it is sent again.
+                let marks = Marks { status: Status::Unrecorded, key: None, expires_at: None };
+                replay::mark_fresh(answer.headers_mut(), &self.route.profile, &marks);
                 Ok(self.tell(answer, None, None, None, 0))
             }
             Prepared::Refused(problem, key) => Ok(self.refuse(problem, key.as_ref(), None)),
@@ -332,6 +336,15 @@ impl Call {
         let marks = Marks { status, key, expires_at: None };
         replay::mark_fresh(answer.headers_mut(), &self.route.profile, &marks);
         self.tell(answer, Some(status), Some(code), id, 0)
+    }
+
+    /// An answer of the inner service; a problem that it met is told as this route and protocol tell it.
+    fn worded<A>(&self, answer: Response<A>) -> Answer<A> {
+        match answer.extensions().get::<Problem>() {
+            Some(problem) if self.grpc => grpc::refuse(problem),
+            Some(problem) => problem.clone().answer(&self.route.profile),
+            None => answer.map(|body| Body::stream(Box::pin(body))),
+        }
     }
 
     /// Every answer leaves through here.

@@ -157,13 +157,19 @@ impl TokenClaim {
             jsonwebtoken::DecodingKey::from_jwk(jwk).ok()?
         };
         let mut validation = jsonwebtoken::Validation::new(said.alg);
+        validation.validate_nbf = true;
+        // What is only compared when it is there would let a token pass that does not say it.
+        let mut required = vec!["exp"];
         validation.validate_aud = self.audience.is_some();
         if let Some(audience) = &self.audience {
             validation.set_audience(&[audience]);
+            required.push("aud");
         }
         if let Some(issuer) = &self.issuer {
             validation.set_issuer(&[issuer]);
+            required.push("iss");
         }
+        validation.set_required_spec_claims(&required);
         let claims = jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation).ok()?.claims;
         match claims.get(&self.name)? {
             serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),

@@ -27,6 +27,7 @@ use semel::store::{
     Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
 use semel::{Engine, Key, Policy, Record, RecordId};
+use semel_tower::problem::Problem;
 use semel_tower::route::{Authorize, HookFuture, KeySource, Missing, OnStoreDown, Probe, Probed};
 use semel_tower::tenant::TenantRule;
 use semel_tower::{EffectReport, Route, Routes, SemelLayer};
@@ -453,7 +454,7 @@ async fn a_missing_key_passes_is_refused_generated_or_derived() {
         (first, again, api.effects())
     };
     let (first, _, effects) = run(Missing::Pass).await;
-    assert_eq!((first.said(), effects), ((201, ""), 2));
+    assert_eq!((first.said(), effects), ((201, "unrecorded"), 2));
     let (first, _, effects) = run(Missing::Require).await;
     assert_eq!((first.status, first.problem(), effects), (400, "key-missing".to_owned(), 0));
     let (first, _, effects) = run(Missing::Generate).await;
@@ -721,12 +722,26 @@ async fn the_answer_waits_until_the_outcome_is_stored() {
 
 #[tokio::test]
 async fn a_claim_lost_meanwhile_is_answered_with_the_winners_outcome() {
+    let (loser, winner) = loser_and_winner(None).await;
+    assert_eq!((loser.said(), &loser.body), ((201, "replayed"), &winner.body));
+}
+
+#[tokio::test]
+async fn the_winners_outcome_is_shown_to_the_loser_only_if_it_may_be() {
+    let (loser, winner) = loser_and_winner(Some(Arc::new(Nobody))).await;
+    assert_eq!((loser.said(), loser.problem()), ((403, "refused"), "not-authorised".to_owned()));
+    assert_ne!(loser.body, winner.body);
+}
+
+/// Two attempts of one request: the first is frozen past its lease, the second takes over and completes, the first
+/// wakes.
+async fn loser_and_winner(authorize: Option<Arc<dyn Authorize>>) -> (Answer, Answer) {
     let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000)));
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
     let engine = || Engine::with(store.clone(), Arc::new(Silent), Limits::default());
     let route = || {
         let policy = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
-        Route { policy: policy.into(), ..Route::default() }
+        Route { policy: policy.into(), authorize: authorize.clone(), ..Route::default() }
     };
     let (begun, thaw) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let frozen = Router::new().fallback({
@@ -745,6 +760,50 @@ async fn a_claim_lost_meanwhile_is_answered_with_the_winners_outcome() {
     let winner = pay(&service_on(&api, route(), engine()), "k", "x").await;
     assert_eq!(winner.said(), (201, "executed"));
     thaw.notify_one();
-    let loser = loser.await.unwrap();
-    assert_eq!((loser.said(), &loser.body), ((201, "replayed"), &winner.body));
+    (loser.await.unwrap(), winner)
+}
+
+#[tokio::test]
+async fn a_problem_of_the_inner_service_is_told_in_the_routes_own_words() {
+    let unreachable = || {
+        let problem = Problem::new(semel::Code::UpstreamUnreachable, "Nothing was sent.");
+        let mut answer = answer(502, &[], "the inner service's own words");
+        answer.extensions_mut().insert(EffectReport::NotRun);
+        answer.extensions_mut().insert(problem);
+        answer
+    };
+    let api = Api::answers([unreachable(), unreachable(), unreachable()]);
+    let service = service(&api, Route::profile("stripe").unwrap());
+    for request in [post("k", ""), Request::post("/pay")] {
+        let refused = send(&service, request, "x").await;
+        assert_eq!(refused.status, 502);
+        assert_eq!(refused.json()["error"]["code"], "upstream_unreachable");
+    }
+    let call = post("g", "").header("content-type", "application/grpc");
+    let refused = send(&service, call, "x").await;
+    assert_eq!((refused.said(), refused.header("grpc-status")), ((200, "refused"), "14"));
+}
+
+#[tokio::test]
+async fn a_covered_request_that_passes_without_a_key_says_that_nothing_is_recorded() {
+    let api = Api::answers([answer(200, &[("idempotency-replayed", "true"), ("x-kept", "1")], "x")]);
+    let service = service(&api, Route::default());
+    let passed = send(&service, Request::post("/pay"), "x").await;
+    assert_eq!((passed.said(), passed.header("x-kept")), ((200, "unrecorded"), "1"));
+    assert_eq!((passed.header("idempotency-replayed"), passed.header("idempotency-key")), ("", ""));
+    send(&service, Request::post("/pay"), "x").await;
+    assert_eq!(api.effects(), 2);
+}
+
+#[tokio::test]
+async fn another_spelling_of_a_path_is_the_same_route_and_the_same_target() {
+    let api = Api::default();
+    let routes =
+        Routes::new(Route { methods: Vec::new(), ..Route::default() }).route("/pay", Route::default());
+    let router = Router::new().fallback(any(Api::act)).with_state(api.clone());
+    let service = SemelLayer::with_routes(Engine::new(MemoryStore::new()), routes).layer(router);
+    let at = |uri: &str| Request::post(uri).header("idempotency-key", "k");
+    assert_eq!(send(&service, at("/pay?to=al%69ce"), "x").await.said(), (201, "executed"));
+    assert_eq!(send(&service, at("/%70ay?to=alice"), "x").await.said(), (201, "replayed"));
+    assert_eq!(api.effects(), 1);
 }

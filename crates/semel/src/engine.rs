@@ -215,7 +215,7 @@ impl Engine {
         loop {
             let standing = match &*phases.borrow_and_update() {
                 Phase::Claiming | Phase::Vacant => None,
-                Phase::Running(fingerprint) => Some(*fingerprint),
+                Phase::Running(fingerprint, _) => Some(*fingerprint),
                 Phase::Elsewhere(record) => Some(record.fingerprint),
                 Phase::Over(record) => return Ok(judge(record, ask)),
                 Phase::Unknown => return Ok(Followed::Begun(Begun::Refuse(Refusal::InDoubt(None)))),
@@ -284,7 +284,7 @@ impl Inner {
     async fn claim(self: &Arc<Self>, flight: &Arc<Flight>, ask: &Ask) -> Result<Led, Error> {
         match self.ask_store(ask).await {
             Ok(Some(Claimed::Won(record))) => {
-                flight.publish(Phase::Running(ask.fingerprint));
+                flight.publish(Phase::Running(ask.fingerprint, record.guard));
                 self.tell(Event::Claimed { id: &ask.id, generation: record.generation });
                 let claim =
                     Claim::new(Arc::clone(self), Arc::clone(flight), &record, Arc::clone(&ask.policy));

@@ -12,10 +12,11 @@ use semel::event::Silent;
 use semel::fingerprint::{PayloadParts, payload, target};
 use semel::policy::OnDoubt;
 use semel::record::{DoubtCause, StateKind};
-use semel::store::Store;
 use semel::store::memory::MemoryStore;
+use semel::store::{ReleaseArgs, ReleaseFrom, Store};
 use semel::{
-    Ask, Begun, Claim, Code, Completion, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, Tenant,
+    Ask, Begun, Claim, Code, Completion, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record,
+    Refusal, Tenant,
 };
 use semel_testkit::faulty_store::{Fault, FaultyStore, Method};
 use tokio::time::{Instant, sleep};
@@ -63,6 +64,16 @@ impl Scene {
         self.memory.get(&ask().id).await.unwrap()
     }
 
+    /// Waits until a claim was released, as [`Self::comes_to`].
+    async fn given_back(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.store.calls(Method::Release) == 0 {
+            assert!(Instant::now() < deadline, "never released");
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.comes_to(None).await;
+    }
+
     /// Waits for what goes on in the background, for a simulated minute at the most.
     async fn comes_to(&self, state: Option<StateKind>) {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -108,10 +119,7 @@ async fn a_claim_that_arrives_after_its_caller_was_refused_is_given_back() {
     scene.unavailable(ask()).await;
     assert_eq!(scene.stored().await, None);
     scene.store.let_go();
-    while scene.store.calls(Method::Release) == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    scene.comes_to(None).await;
+    scene.given_back().await;
     assert_eq!(scene.win(ask()).await.generation(), 1);
 }
 
@@ -175,10 +183,7 @@ async fn a_claim_outlives_the_caller_who_hung_up() {
     scene.store.once(Method::Claim, Fault::HoldCall);
     let _ = tokio::time::timeout(Duration::from_secs(1), scene.engine.begin(ask())).await;
     scene.store.let_go();
-    while scene.store.calls(Method::Release) == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    scene.comes_to(None).await;
+    scene.given_back().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,4 +238,36 @@ async fn an_outcome_that_nobody_takes_is_unrecorded_in_time() {
     let began = Instant::now();
     assert!(matches!(claim.complete(outcome()).await, Completion::Unrecorded(_)));
     assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_over_twice_wakes_one_waiter() {
+    let scene = Scene::new();
+    let short = Policy { max_execution: Duration::from_secs(2), ..Policy::default() };
+    let first = scene.win(Ask { policy: Arc::new(short), ..ask() }).await;
+    let waiting = |engine: Engine| tokio::spawn(async move { engine.begin(ask()).await.unwrap() });
+    let waiters = [waiting(scene.engine.clone()), waiting(scene.engine.clone())];
+    // The claim lapses, and somebody says that the effect did not happen, before its holder looks.
+    sleep(Duration::from_millis(2_500)).await;
+    let record = scene.stored().await.unwrap();
+    let args = ReleaseArgs { id: record.id, guard: record.guard, from: ReleaseFrom::Doubt };
+    scene.memory.release(args).await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(scene.store.calls(Method::Claim), 2, "the renewal was refused, and one waiter claimed");
+    first.release().await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.store.calls(Method::Claim), 2, "the other waiter was woken");
+    let mut won = 0;
+    for waiter in waiters {
+        match waiter.await.unwrap() {
+            Begun::Run(claim) => {
+                won += 1;
+                claim.start();
+                assert!(matches!(claim.complete(outcome()).await, Completion::Stored(_)));
+            }
+            Begun::Replay(_) | Begun::Refuse(Refusal::InProgress) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(won, 1);
 }

@@ -21,7 +21,7 @@ pub(super) async fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Fai
         StoreUrl::Embedded(path) => path,
         StoreUrl::Redis(_) => {
             tell(verbose, format_args!("opened {url}"));
-            return Ok(in_process(url.open(config.durability.into()).await?));
+            return Ok(in_process(url.open(&config).await?));
         }
         StoreUrl::Memory => {
             return Err(refuse(
@@ -43,7 +43,7 @@ pub(super) async fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Fai
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
         Err(error) => return Err(refuse(format!("{} cannot be reached: {error}", socket.display()))),
     }
-    let store = url.open(config.durability.into()).await?;
+    let store = url.open(&config).await?;
     tell(verbose, format_args!("nobody owns {url}: opened it; what was in flight there is in doubt"));
     Ok(in_process(store))
 }

@@ -12,6 +12,7 @@ use semel::{Ask, Code, Key, Policy};
 
 use crate::body::Body;
 use crate::capture::{self, Captured};
+use crate::path;
 use crate::problem::Problem;
 use crate::route::{KeySource, Missing, Route};
 
@@ -75,7 +76,11 @@ where
         };
     }
     let fingerprint = Fingerprint {
-        target: fingerprint::target(parts.method.as_str(), parts.uri.path(), parts.uri.query()),
+        target: fingerprint::target(
+            parts.method.as_str(),
+            &path::normal(parts.uri.path()),
+            parts.uri.query().map(path::normal).as_deref(),
+        ),
         payload: fingerprint::payload(&bytes, &route.payload),
     };
     let mut policy = Arc::clone(&route.policy);

@@ -23,6 +23,12 @@ use crate::problem::Problem;
 use crate::replay::{self, Marks};
 use crate::route::{AnswerClass, KeySource, Probed};
 
+/// What a request that lost its claim needs to ask for the outcome that took its place.
+struct Again {
+    ask: semel::Ask,
+    parts: http::request::Parts,
+}
+
 impl Call {
     pub(super) async fn run<S, Q, A>(self: Arc<Self>, mut inner: S, claim: Claim, ready: Ready) -> Answer<A>
     where
@@ -36,7 +42,7 @@ impl Call {
             Err(answer) => return *answer,
         };
         claim.start();
-        let again = ready.ask.clone();
+        let again = Again { ask: ready.ask.clone(), parts: ready.parts.clone() };
         let request = self.request(ready, Some(&claim));
         let answer = match inner.call(request).await {
             Ok(answer) => answer,
@@ -45,22 +51,14 @@ impl Call {
                 return self.no_answer(claim).await;
             }
         };
-        let class = match answer.extensions().get::<EffectReport>() {
-            Some(EffectReport::NotRun) => AnswerClass::Released,
-            Some(EffectReport::Unknown) => AnswerClass::InDoubt,
-            None => self.route.classify(answer.status()),
+        let (class, cause) = match answer.extensions().get::<EffectReport>() {
+            Some(EffectReport::NotRun) => (AnswerClass::Released, DoubtCause::NoAnswer),
+            Some(EffectReport::Unknown) => (AnswerClass::InDoubt, DoubtCause::NoAnswer),
+            None => (self.route.classify(answer.status()), DoubtCause::FailedAnswer),
         };
         match class {
-            AnswerClass::Released => {
-                self.released(claim, answer.map(|body| Body::stream(Box::pin(body)))).await
-            }
-            AnswerClass::InDoubt => {
-                let cause = match answer.extensions().get::<EffectReport>() {
-                    Some(_) => DoubtCause::NoAnswer,
-                    None => DoubtCause::FailedAnswer,
-                };
-                self.doubted(claim, cause, answer.map(|body| Body::stream(Box::pin(body)))).await
-            }
+            AnswerClass::Released => self.released(claim, self.worded(answer)).await,
+            AnswerClass::InDoubt => self.doubted(claim, cause, self.worded(answer)).await,
             AnswerClass::Stored => self.stored(claim, answer, again).await,
         }
     }
@@ -121,7 +119,7 @@ impl Call {
         )
     }
 
-    async fn stored<A>(&self, claim: Claim, answer: Response<A>, ask: semel::Ask) -> Answer<A>
+    async fn stored<A>(&self, claim: Claim, answer: Response<A>, again: Again) -> Answer<A>
     where
         A: HttpBody<Data = Bytes>,
         A::Error: fmt::Display,
@@ -166,7 +164,7 @@ impl Call {
                 return self.no_answer(claim).await;
             }
         };
-        self.completed(claim, outcome, Response::from_parts(parts, body), ask).await
+        self.completed(claim, outcome, Response::from_parts(parts, body), again).await
     }
 
     /// Stores the outcome, then answers; with what the winner stored, where the claim was lost meanwhile.
@@ -175,8 +173,9 @@ impl Call {
         claim: Claim,
         outcome: Outcome,
         answer: Answer<A>,
-        ask: semel::Ask,
+        again: Again,
     ) -> Answer<A> {
+        let Again { ask, parts } = again;
         let generation = claim.generation();
         match claim.complete(outcome).await {
             Completion::Stored(record) => {
@@ -184,10 +183,10 @@ impl Call {
                 self.fresh(answer, Status::Executed, expires_at, &record.id, generation)
             }
             Completion::Superseded(Some(record)) if record.outcome().is_some() && same(&ask, &record) => {
-                self.replay_allowed(&record)
+                self.replay(&record, &parts).await
             }
             Completion::Superseded(_) => match self.engine.begin(ask.clone()).await {
-                Ok(Begun::Replay(record)) => self.replay_allowed(&record),
+                Ok(Begun::Replay(record)) => self.replay(&record, &parts).await,
                 _ => self.fresh(answer, Status::Unrecorded, None, &ask.id, generation),
             },
             Completion::Unrecorded(reason) => {

@@ -126,18 +126,18 @@ impl Claim {
             Ok(Written::Done(Some(record))) if record.outcome() == Some(&brought) => {
                 self.tell(Event::Completed { id: &self.id });
                 let record = Arc::new(record);
-                land(&self.inner, &self.flight, Some(Arc::clone(&record)));
+                land(&self.inner, &self.flight, self.guard, Some(Arc::clone(&record)));
                 Completion::Stored(record)
             }
             Ok(Written::Done(standing) | Written::Refused(standing)) => {
                 self.tell(Event::Superseded { id: &self.id });
                 let standing = standing.map(Arc::new);
-                land(&self.inner, &self.flight, standing.clone());
+                land(&self.inner, &self.flight, self.guard, standing.clone());
                 Completion::Superseded(standing)
             }
             Err(error) => {
                 self.tell(Event::Unrecorded { id: &self.id });
-                self.inner.flights.end(&self.flight, Phase::Unknown);
+                self.inner.flights.end_by(&self.flight, self.guard, Phase::Unknown);
                 Completion::Unrecorded(error_chain(&error))
             }
         }
@@ -157,10 +157,12 @@ impl Claim {
         match written {
             Ok(Written::Done(_)) => {
                 self.tell(Event::Released { id: &self.id });
-                self.inner.flights.vacate(&self.flight);
+                self.inner.flights.vacate_by(&self.flight, self.guard);
             }
-            Ok(Written::Refused(standing)) => land(&self.inner, &self.flight, standing.map(Arc::new)),
-            Err(_) => self.inner.flights.end(&self.flight, Phase::Unknown),
+            Ok(Written::Refused(standing)) => {
+                land(&self.inner, &self.flight, self.guard, standing.map(Arc::new))
+            }
+            Err(_) => self.inner.flights.end_by(&self.flight, self.guard, Phase::Unknown),
         }
     }
 
@@ -173,9 +175,9 @@ impl Claim {
         self.tell(Event::Doubted { id: &self.id, cause });
         match written {
             Ok(Written::Done(standing) | Written::Refused(standing)) => {
-                land(&self.inner, &self.flight, standing.map(Arc::new));
+                land(&self.inner, &self.flight, self.guard, standing.map(Arc::new));
             }
-            Err(_) => self.inner.flights.end(&self.flight, Phase::Unknown),
+            Err(_) => self.inner.flights.end_by(&self.flight, self.guard, Phase::Unknown),
         }
     }
 
@@ -249,20 +251,20 @@ impl Drop for Claim {
             return;
         }
         if !self.settled {
-            self.inner.flights.end(&self.flight, Phase::Unknown);
+            self.inner.flights.end_by(&self.flight, self.guard, Phase::Unknown);
         }
         self.renewal.abort();
         self.inner.uncount_claim(self.id.tenant());
     }
 }
 
-/// Ends a flight with what stands in the store now.
-fn land(inner: &Inner, flight: &Arc<Flight>, standing: Option<Arc<Record>>) {
+/// Ends a flight that the claim under `guard` leads with what stands in the store now.
+fn land(inner: &Inner, flight: &Arc<Flight>, guard: Guard, standing: Option<Arc<Record>>) {
     match standing {
         Some(record) if record.state.kind() != StateKind::InFlight => {
-            inner.flights.end(flight, Phase::Over(record));
+            inner.flights.end_by(flight, guard, Phase::Over(record));
         }
-        _ => inner.flights.vacate(flight),
+        _ => inner.flights.vacate_by(flight, guard),
     }
 }
 
@@ -284,7 +286,7 @@ fn renew_while_held(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, lea
                 Ok(Written::Done(_)) => {}
                 Ok(Written::Refused(standing)) => {
                     inner.tell(Event::RenewFailed { id: &id });
-                    return land(&inner, &flight, standing.map(Arc::new));
+                    return land(&inner, &flight, guard, standing.map(Arc::new));
                 }
                 Err(_) => inner.tell(Event::RenewFailed { id: &id }),
             }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::Inner;
 use crate::digest::Digest;
 use crate::fingerprint::Fingerprint;
-use crate::record::{Record, StateKind};
+use crate::record::{Guard, Record, StateKind};
 use crate::scope::RecordId;
 
 /// How often a record that runs elsewhere is read when nothing is heard of it.
@@ -28,8 +28,8 @@ const SHARDS: usize = 32;
 pub(super) enum Phase {
     /// One of them asks the store.
     Claiming,
-    /// One of them runs the effect.
-    Running(Fingerprint),
+    /// One of them runs the effect, under this guard.
+    Running(Fingerprint, Guard),
     /// Another user of the store runs it.
     Elsewhere(Arc<Record>),
     /// The claim was released; the next holder of the baton claims.
@@ -40,6 +40,12 @@ pub(super) enum Phase {
     Unknown,
     /// The store could not be read, for this reason.
     Unreadable(String),
+}
+
+impl Phase {
+    fn is_led_by(&self, guard: Guard) -> bool {
+        matches!(self, Self::Running(_, leader) if *leader == guard)
+    }
 }
 
 /// The callers in this process that bring one record.
@@ -160,11 +166,46 @@ impl Flights {
 
     /// The record is absent again: one waiter claims; without waiters the flight goes.
     pub(super) fn vacate(&self, flight: &Arc<Flight>) {
+        self.vacate_when(flight, |_| true);
+    }
+
+    /// As [`Flights::end`], when the claim under `guard` still leads the flight: its renewal and its holder may both
+    /// find that it is over, and only the first is heard.
+    pub(super) fn end_by(&self, flight: &Arc<Flight>, guard: Guard, phase: Phase) {
         let mut shard = self.shard(&flight.id);
+        let mut phase = Some(phase);
+        let led = flight.phase.send_if_modified(|standing| {
+            let led = standing.is_led_by(guard);
+            if led && let Some(phase) = phase.take() {
+                *standing = phase;
+            }
+            led
+        });
+        if led {
+            remove(&mut shard, flight);
+        }
+    }
+
+    /// As [`Flights::vacate`], when the claim under `guard` still leads the flight.
+    pub(super) fn vacate_by(&self, flight: &Arc<Flight>, guard: Guard) {
+        self.vacate_when(flight, |standing| standing.is_led_by(guard));
+    }
+
+    fn vacate_when(&self, flight: &Arc<Flight>, may: impl FnOnce(&Phase) -> bool) {
+        let mut shard = self.shard(&flight.id);
+        let vacated = flight.phase.send_if_modified(|standing| {
+            let vacated = may(standing);
+            if vacated {
+                *standing = Phase::Vacant;
+            }
+            vacated
+        });
+        if !vacated {
+            return;
+        }
         if *lock(&flight.seats) == 0 {
             remove(&mut shard, flight);
         }
-        flight.publish(Phase::Vacant);
         flight.baton.notify_one();
     }
 

@@ -4,7 +4,7 @@
 //! One mutex is the atomic step. Next: [`crate::record`], whose functions it applies.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
@@ -27,7 +27,8 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shelf {
     records: BTreeMap<Digest, Record>,
-    watchers: HashMap<Digest, Arc<Notify>>,
+    /// Those whose watchers have all gone are taken out by a purge.
+    watchers: HashMap<Digest, Weak<Notify>>,
     last: Token,
 }
 
@@ -94,9 +95,22 @@ impl Shelf {
     }
 
     fn wake(&mut self, id: &RecordId) {
-        if let Some(notify) = self.watchers.remove(&id.digest()) {
+        self.wake_at(&id.digest());
+    }
+
+    fn wake_at(&mut self, digest: &Digest) {
+        if let Some(notify) = self.watchers.remove(digest).and_then(|notify| notify.upgrade()) {
             notify.notify_waiters();
         }
+    }
+
+    fn watcher(&mut self, digest: Digest) -> Arc<Notify> {
+        let standing = self.watchers.get(&digest).and_then(Weak::upgrade);
+        standing.unwrap_or_else(|| {
+            let notify = Arc::default();
+            self.watchers.insert(digest, Arc::downgrade(&notify));
+            notify
+        })
     }
 }
 
@@ -195,7 +209,9 @@ impl Store for MemoryStore {
             .collect();
         for digest in &expired {
             shelf.records.remove(digest);
+            shelf.wake_at(digest);
         }
+        shelf.watchers.retain(|_, notify| notify.strong_count() > 0);
         ready(Ok(expired.len()))
     }
 
@@ -211,7 +227,7 @@ impl Store for MemoryStore {
         if !unchanged {
             return ready(Ok(()));
         }
-        let notify = Arc::clone(shelf.watchers.entry(id.digest()).or_default());
+        let notify = shelf.watcher(id.digest());
         let mut notified = Box::pin(notify.notified_owned());
         notified.as_mut().enable();
         Box::pin(async move {
@@ -234,4 +250,28 @@ impl ScanArgs {
 
 fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::{Fingerprint, PayloadParts, payload, target};
+    use crate::{Key, Operation, Policy, Tenant};
+
+    #[tokio::test]
+    async fn watchers_that_have_gone_leave_nothing_behind() {
+        let store = MemoryStore::new();
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        for number in 0..100 {
+            let key = Key::new(&format!("k {number}")).unwrap();
+            let id = RecordId::new(Tenant::public(), Operation::http(), key);
+            let claim = ClaimArgs::new(id.clone(), fingerprint, &Policy::default());
+            let Claimed::Won(record) = store.claim(claim).await.unwrap() else { panic!("it stands") };
+            drop(store.watch(&id, record.guard));
+        }
+        assert_eq!(store.shelf().watchers.len(), 100);
+        store.purge(10).await.unwrap();
+        assert_eq!(store.shelf().watchers.len(), 0);
+    }
 }

@@ -1,0 +1,232 @@
+//! The log: what a crash leaves of it, damage to it, and records that are in it and not yet in the tables.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel::clock::{ManualClock, Timestamp};
+use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
+use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, ScanArgs};
+use semel::{
+    Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, fingerprint,
+};
+use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenErrorKind};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn id(number: usize) -> RecordId {
+    RecordId::new(Tenant::id(&["acme"]), Operation::http(), Key::new(&format!("k {number}")).unwrap())
+}
+
+fn claim_of(number: usize) -> ClaimArgs {
+    let fingerprint = Fingerprint {
+        target: fingerprint::target("POST", "/charges", None),
+        payload: fingerprint::payload(b"100", &fingerprint::PayloadParts::Raw),
+    };
+    ClaimArgs::new(id(number), fingerprint, &Policy::default())
+}
+
+async fn claim(store: &EmbeddedStore, number: usize) -> Record {
+    take(store, claim_of(number)).await
+}
+
+async fn take(store: &EmbeddedStore, args: ClaimArgs) -> Record {
+    match store.claim(args).await.unwrap() {
+        Claimed::Won(record) => record,
+        Claimed::Standing(record) => panic!("{record:?} stands"),
+    }
+}
+
+fn outcome(number: usize) -> Outcome {
+    Outcome {
+        code: 201,
+        head: "a: b".into(),
+        body: vec![number.to_le_bytes()[0]; 500].into(),
+        body_kept: true,
+    }
+}
+
+async fn complete(store: &EmbeddedStore, record: &Record, number: usize, retention: Duration) {
+    let ending = Ending::Completed(outcome(number));
+    let args = CompleteArgs { id: record.id.clone(), guard: record.guard, ending, retention };
+    store.complete(args).await.unwrap();
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000)))
+}
+
+fn open(path: &Path, clock: &Arc<ManualClock>) -> EmbeddedStore {
+    EmbeddedStore::open(EmbeddedConfig::new(path).clock(clock.clone()).segment_rows(16)).unwrap()
+}
+
+/// The files as they are now, as a kill would leave them.
+fn crash(path: &Path, folder: &Path) -> PathBuf {
+    fs::create_dir(folder).unwrap();
+    for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+    }
+    folder.join(path.file_name().unwrap())
+}
+
+fn log_of(path: &Path, number: u32) -> PathBuf {
+    path.with_file_name(format!("{}.log-{number}", path.file_name().unwrap().to_str().unwrap()))
+}
+
+async fn state_of(store: &EmbeddedStore, number: usize) -> Option<State> {
+    store.get(&id(number)).await.unwrap().map(|record| record.state)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_anywhere_gives_back_everything_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let store = open(&path, &clock);
+    let mut ends = Vec::new();
+    for number in 0..12 {
+        let record = claim(&store, number).await;
+        complete(&store, &record, number, HOUR).await;
+        ends.push(fs::metadata(log_of(&path, 1)).unwrap().len());
+    }
+    let whole = crash(&path, &folder.path().join("whole"));
+    drop(store);
+    let length = *ends.last().unwrap();
+    for (round, end) in (0..length).step_by(97).enumerate() {
+        for garbage in [0, 600] {
+            let image = crash(&whole, &folder.path().join(format!("{round} {garbage}")));
+            let mut log = fs::read(log_of(&image, 1)).unwrap();
+            log.truncate(usize::try_from(end).unwrap());
+            log.extend((0..garbage).map(|at: u32| at.to_be_bytes()[3]));
+            fs::write(log_of(&image, 1), log).unwrap();
+            // The tables too may be older than the log.
+            let store = open(&image, &clock);
+            for (number, written) in ends.iter().enumerate() {
+                if *written <= end {
+                    let found = store.get(&id(number)).await.unwrap().expect("an acknowledged record");
+                    assert_eq!(found.outcome(), Some(&outcome(number)), "cut at {end}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_before_the_end_of_the_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let store = open(&path, &clock);
+    for number in 0..4 {
+        let record = claim(&store, number).await;
+        complete(&store, &record, number, HOUR).await;
+    }
+    let whole = crash(&path, &folder.path().join("whole"));
+    drop(store);
+    let bytes = fs::read(log_of(&whole, 1)).unwrap();
+    for at in (0..bytes.len() - 1_500).step_by(53) {
+        let image = crash(&whole, &folder.path().join(at.to_string()));
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        fs::write(log_of(&image, 1), flipped).unwrap();
+        let refused = EmbeddedStore::open(EmbeddedConfig::new(&image).clock(clock.clone())).unwrap_err();
+        assert_eq!(refused.kind(), OpenErrorKind::Damaged, "byte {at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_the_log_are_turned_over_used_again_and_gone_after_closing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let store = Arc::new(EmbeddedStore::open(EmbeddedConfig::new(&path)).unwrap());
+    let mut long = claim_of(usize::MAX);
+    (long.lease, long.max_execution) = (HOUR, HOUR);
+    let long_running = take(&store, long).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..32 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            for number in (caller..3_600).step_by(32) {
+                let record = claim(&store, number).await;
+                let body: Vec<u8> =
+                    (0..10_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+                let ending =
+                    Ending::Completed(Outcome { body: body.into(), body_kept: true, ..Outcome::default() });
+                let args = CompleteArgs { id: record.id, guard: record.guard, ending, retention: HOUR };
+                store.complete(args).await.unwrap();
+            }
+        });
+    }
+    callers.join_all().await;
+    store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+    let logs = |folder: &Path| {
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".log-")).collect::<Vec<_>>()
+    };
+    let names = logs(folder.path());
+    assert!(names.len() <= 3, "{names:?}");
+    assert!(!names.contains(&"semel.db.log-1".to_owned()), "36 MB went through files of 16 MiB: {names:?}");
+    let image = crash(&path, &folder.path().join("image"));
+    let crashed = EmbeddedStore::open(EmbeddedConfig::new(&image)).unwrap();
+    for number in 0..3_600 {
+        let record = crashed.get(&id(number)).await.unwrap();
+        assert!(record.is_some_and(|record| record.outcome().is_some()), "{number} is lost");
+    }
+    assert!(matches!(
+        state_of(&crashed, usize::MAX).await,
+        Some(State::InDoubt { cause: DoubtCause::Restarted, .. })
+    ));
+    complete(&store, &long_running, 1, HOUR).await;
+    drop(store);
+    assert_eq!(logs(folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_doubt_never_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    // Each round the doubt is in the tables, in the log, or in both, when it is taken over.
+    for round in 0..8 {
+        let store = open(&path, &clock);
+        let record = claim(&store, round).await;
+        let guard = record.guard;
+        store.doubt(DoubtArgs { id: id(round), guard, cause: DoubtCause::NoAnswer }).await.unwrap();
+        if round & 1 == 1 {
+            store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+        }
+        let mut again = claim_of(round);
+        again.takeover = true;
+        let second = take(&store, again).await;
+        if round & 2 == 2 {
+            store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+        }
+        if round & 4 == 4 {
+            complete(&store, &second, round, Duration::from_secs(1)).await;
+        } else {
+            let release = ReleaseArgs { id: id(round), guard: second.guard, from: ReleaseFrom::Doubt };
+            store
+                .doubt(DoubtArgs { id: id(round), guard: second.guard, cause: DoubtCause::NoAnswer })
+                .await
+                .unwrap();
+            store.release(release).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(2));
+        let image = crash(&path, &folder.path().join(round.to_string()));
+        assert_eq!(state_of(&store, round).await, None, "round {round}");
+        drop(store);
+        for path in [&image, &path] {
+            let store = open(path, &clock);
+            assert_eq!(state_of(&store, round).await, None, "round {round}, opened again");
+            store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+            assert_eq!(state_of(&store, round).await, None, "round {round}, folded");
+        }
+    }
+}
