@@ -133,3 +133,19 @@ async fn keys_of_a_shared_store_are_shown_and_resolved_beside_its_gateways() {
     let log = gateway.log().join("\n");
     assert!(log.contains("up to 2 s"), "the tier is said at the start: {log}");
 }
+
+#[test]
+fn store_check_says_what_a_redis_loses_and_refuses_one_that_evicts() {
+    let check = |url: &str| {
+        let ran = std::process::Command::new(SEMEL).args(["store", "check", url, "--json"]).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let server = RedisServer::start();
+    let (code, said) = check(&server.url());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("up to 2 s lost") && said.contains("\"Redis "), "{said}");
+    let _ = server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let (code, said) = check(&server.url());
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("allkeys-lru") && said.contains("durability=none"), "{said}");
+}

@@ -192,6 +192,7 @@ impl Store for RedisStore {
                 answer => answer?,
             };
             if answer.verdict == Verdict::Done {
+                self.watchers.wake(&args.id.digest());
                 return answer.written(&args.id, None).map(Claimed::Won);
             }
             let standing = answer.standing(&args.id)?;
