@@ -124,8 +124,12 @@ impl Process {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
                 match line.split_once(' ').map(|(what, n)| (what, n.parse::<usize>())) {
-                    Some(("done", Ok(n))) => drop(said.done.insert(n)),
-                    Some(("doubt", Ok(n))) => drop(said.doubts.insert(n)),
+                    Some(("done", Ok(n))) => {
+                        said.done.insert(n);
+                    }
+                    Some(("doubt", Ok(n))) => {
+                        said.doubts.insert(n);
+                    }
                     // The test runner's own words.
                     _ => {}
                 }

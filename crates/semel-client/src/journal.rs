@@ -2,7 +2,10 @@
 //! final answer. What is left after a crash is sent again under its old key.
 //!
 //! Credentials are not written down: not `Authorization`, `Cookie` or `X-Api-Key`, and no header value marked as
-//! sensitive. The URL is, with its query. Next: `memory` and `sqlite`, the two journals.
+//! sensitive. The URL is, with its query.
+//!
+//! Each call is an entry of its own, also when a program sends it again under its key: the older entry ends when it is
+//! resumed, with the answer of the newer. Next: `memory` and `sqlite`, the two journals.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -401,10 +401,13 @@ async fn an_old_call_is_not_sent_again_to_a_host_that_was_not_declared() {
     assert_eq!((lost.ledger().total(), server.ledger().total()), (1, 0));
 }
 
+/// Method, target, credentials and key of a request.
+type Seen = (String, String, Option<String>, Option<String>);
+
 #[tokio::test]
 async fn resources_send_their_headers_to_their_own_origin_only() {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = |seen: &Arc<Mutex<Vec<(String, String, Option<String>, Option<String>)>>>| {
+    let log = |seen: &Arc<Mutex<Vec<Seen>>>| {
         let seen = Arc::clone(seen);
         move |arrived: semel_testkit::upstream::Arrived| {
             let text =

@@ -14,6 +14,20 @@ use crate::session::{Failure, Lost, Stamp};
 
 /// Sends calls and reads their answers, so that an answer that breaks off in the middle is asked for again, with the
 /// same key. Cheap to clone.
+///
+/// ```no_run
+/// # async fn deploy() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use semel_client::{Client, Once};
+/// use serde_json::{Value, json};
+///
+/// let client = Client::builder(Once::for_hosts(["api.example.com"]))
+///     .base_url("https://api.example.com/v1")
+///     .bearer("token")
+///     .build()?;
+/// let deployments = client.resource("deployments");
+/// let made: Value = deployments.create(&json!({"replicas": 3})).idempotency_key("deploy-v1").send_json().await?;
+/// # Ok(()) }
+/// ```
 pub type Client = Api<reqwest::Client>;
 
 /// A call in the making.

@@ -21,6 +21,26 @@ use crate::once::Once;
 use crate::session::{Asked, Failure, Lost, Place, Report, Seen, Session, Stamp};
 
 /// Puts [`Once`] around a service. `B` is the body of its requests.
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use tower::{Layer, Service, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let service = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+/// #     assert!(request.headers().contains_key("idempotency-key"));
+/// #     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"done"))))
+/// # });
+/// use semel_client::{Once, adapter::layer::OnceLayer};
+///
+/// let mut service = OnceLayer::new(Once::for_hosts(["api.example.com"])).layer(service);
+/// let request = Request::post("https://api.example.com/charges").body(Full::new(Bytes::from_static(b"4000")))?;
+/// let answer = service.ready().await?.call(request).await?;
+/// # assert_eq!(answer.status(), 200);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct OnceLayer<B> {
     once: Once,

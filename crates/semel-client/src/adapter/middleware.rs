@@ -137,7 +137,11 @@ impl Send1 for Hands<'_, '_> {
         stamp.put(request.headers_mut());
         if keyed {
             // With a body that it cannot send again, reqwest neither follows a 307 or 308 nor resends by itself.
-            match request.body_mut().take().filter(|body| body.as_bytes() != Some(b"")) {
+            match request
+                .body_mut()
+                .take()
+                .filter(|body| body.as_bytes().is_none_or(|bytes| !bytes.is_empty()))
+            {
                 Some(body) => *request.body_mut() = Some(Body::wrap(body)),
                 None => {
                     *request.body_mut() = Some(Body::wrap(Nothing));

@@ -12,6 +12,16 @@ use crate::adapter::transport::{Sender, Transport};
 use crate::session::{Failure, Lost};
 
 /// Sends calls from threads. Cheap to clone.
+///
+/// ```no_run
+/// # fn charge() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use semel_client::Once;
+/// use semel_client::adapter::ureq::{Client, Ureq};
+///
+/// let client = Client::builder(Once::for_hosts(["api.example.com"]), Ureq::default()).build()?;
+/// let answer = client.post("https://api.example.com/charges").json(&4000).idempotency_key("order-42").send()?;
+/// # Ok(()) }
+/// ```
 pub type Client = crate::api::Api<Sender<Ureq>>;
 
 /// An agent of ureq. Its own redirects and timeouts are not used.
