@@ -26,4 +26,4 @@ write(head .. ARGV[3], lease_until + doubt_retention)
 if generation > 1 then
   wake()
 end
-return head
+return {DONE, now, head}

@@ -12,4 +12,4 @@ local head = struct.pack('>BBBBI2', 1, ended, 0, kept, code)
   .. struct.pack('>I8I8', now, now + retention)
 write(head .. ARGV[3], now + retention)
 wake()
-return head
+return {DONE, now, head}

@@ -12,4 +12,4 @@ local head = struct.pack('>BBBBI2', 1, IN_DOUBT, string.byte(ARGV[2], 25), 0, 0)
   .. struct.pack('>I8I8', now, expires_at)
 write(head .. ARGV[3], expires_at)
 wake()
-return head
+return {DONE, now, head}

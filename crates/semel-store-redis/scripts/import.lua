@@ -10,4 +10,4 @@ if now >= expires_at then
 end
 write(ARGV[2] .. ARGV[3], expires_at)
 wake()
-return ARGV[2]
+return {DONE, now, ARGV[2]}

@@ -1,4 +1,22 @@
--- Where the record stands now, and what the steps share.
+-- What every script begins with: the time, and where the record stands at it. The layout is told in codec.rs; the
+-- transitions are those of semel's record.rs, and the conformance suite compares the two.
+-- KEYS[1] the record; ARGV[1] the time in microseconds, for tests, or empty; ARGV[2] what the step needs;
+-- ARGV[3] the record's identity, and what follows it.
+local ABSENT, IN_FLIGHT, IN_DOUBT, COMPLETED = 0, 1, 2, 3
+local DONE, ALREADY, REFUSED, REMOVED = 1, 2, 3, 4
+-- For so long the token of a record that is absent stays, so that it does not repeat when the clock goes back.
+local HOLD_US = 600 * 1000000
+-- At most so far ahead of the clock is a token believed that came from another store.
+local AHEAD_US = 86400 * 1000000
+
+local now
+if ARGV[1] == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  now = tonumber(ARGV[1])
+end
+
 local identity_end = 98 + struct.unpack('>I4', ARGV[3], 1)
 local stored = redis.call('GETRANGE', KEYS[1], 0, identity_end - 1)
 local state = ABSENT
@@ -39,7 +57,7 @@ end
 local function write(value, until_us)
   local ahead_us = math.min(math.max(struct.unpack('>I8', value, 11) - now, 0), AHEAD_US)
   local keep_ms = math.ceil(math.max(until_us - now, ahead_us + HOLD_US) / 1000)
-  redis.call('SET', KEYS[1], value, 'PX', keep_ms)
+  redis.call('SET', KEYS[1], value, 'PX', string.format('%.0f', keep_ms))
 end
 
 -- Failing to wake is no failure of the step: who waits also polls.

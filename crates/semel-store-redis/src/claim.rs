@@ -8,16 +8,13 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use semel::clock::Timestamp;
 use semel::policy::OnMismatch;
-use semel::record::{ClaimArgs, Ending, Guard, Outcome, ReleaseFrom};
+use semel::record::{ClaimArgs, Ending, Outcome, ReleaseFrom};
 use semel::store::{CompleteArgs, StoreError};
-use semel::{Record, RecordId, State, Token};
+use semel::{Record, RecordId};
 
 use crate::codec::{self, Head, damaged, micros};
 use crate::link::Link;
 use crate::script::Script;
-
-/// What is absent keeps its token for so long; the same number is in `scripts/time.lua`.
-const HOLD_US: u64 = 600_000_000;
 
 /// A step that can be sent, and sent again.
 #[derive(Debug)]
@@ -28,8 +25,6 @@ pub(crate) struct Call<'a> {
     now: Option<Timestamp>,
     what: Vec<u8>,
     rest: Vec<u8>,
-    /// For how long the server keeps a fresh record.
-    keep_ms: Option<u64>,
 }
 
 impl<'a> Call<'a> {
@@ -40,14 +35,7 @@ impl<'a> Call<'a> {
         what: Vec<u8>,
         rest: Vec<u8>,
     ) -> Self {
-        Self { script, key, now, what, rest, keep_ms: None }
-    }
-
-    /// The same for a claim, which the server keeps until its doubt would be over.
-    pub(crate) fn claiming(mut self, args: &ClaimArgs) -> Self {
-        let lapse_us = micros(args.lease.min(args.max_execution)) + micros(args.doubt_retention);
-        self.keep_ms = Some(lapse_us.max(HOLD_US).div_ceil(1_000));
-        self
+        Self { script, key, now, what, rest }
     }
 
     /// Sends it to the server, which may not know the script yet: then it has done nothing.
@@ -85,9 +73,6 @@ impl<'a> Call<'a> {
             None => cmd.arg(""),
         };
         cmd.arg(&self.what).arg(&self.rest);
-        if let Some(keep_ms) = self.keep_ms {
-            cmd.arg(keep_ms);
-        }
         cmd
     }
 }
@@ -147,8 +132,6 @@ pub(crate) fn allowed(from: ReleaseFrom) -> [u8; 3] {
 /// What a script did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing stood there, and the claim was made at the time of the answer.
-    Fresh,
     /// The step was made; the value is the head of the record.
     Done,
     /// An earlier call by the same guard has made it; the value is the record.
@@ -163,25 +146,14 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     value: Option<Bytes>,
 }
 
 impl Answer {
     pub(crate) fn read(value: Value) -> Result<Self, StoreError> {
         let wrong = || damaged("a script's answer that is not understood");
-        let parts = match value {
-            Value::Array(parts) => parts,
-            Value::Int(micros) => {
-                let now = u64::try_from(micros).map(Timestamp::from_micros).map_err(|_| wrong())?;
-                return Ok(Self { verdict: Verdict::Fresh, now, value: None });
-            }
-            Value::BulkString(head) => {
-                let value = Some(Bytes::from(head));
-                return Ok(Self { verdict: Verdict::Done, now: Timestamp::default(), value });
-            }
-            _ => return Err(wrong()),
-        };
+        let Value::Array(parts) = value else { return Err(wrong()) };
         let Ok([verdict, now, value]) = <[Value; 3]>::try_from(parts) else { return Err(wrong()) };
         let verdict = match verdict {
             Value::Int(1) => Verdict::Done,
@@ -200,22 +172,6 @@ impl Answer {
             _ => return Err(wrong()),
         };
         Ok(Self { verdict, now, value })
-    }
-
-    /// The record that a claim made where nothing stood.
-    pub(crate) fn fresh(&self, args: &ClaimArgs) -> Record {
-        let exact = |duration| Duration::from_micros(micros(duration));
-        let execute_until = self.now.plus(exact(args.max_execution));
-        let lease_until = self.now.plus(exact(args.lease)).min(execute_until);
-        Record {
-            id: args.id.clone(),
-            fingerprint: args.fingerprint,
-            guard: Guard { token: Token(self.now.as_micros()), attempt: args.attempt },
-            generation: 1,
-            claimed_at: self.now,
-            doubt_retention: exact(args.doubt_retention),
-            state: State::InFlight { lease_until, execute_until },
-        }
     }
 
     /// The record that was written, of which the answer has the head only.

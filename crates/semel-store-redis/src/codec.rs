@@ -45,18 +45,6 @@ pub(crate) fn damaged(why: impl Into<String>) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, why.into())
 }
 
-/// The name of a record's key.
-pub(crate) fn key(prefix: &str, id: &RecordId) -> Vec<u8> {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut key = Vec::with_capacity(prefix.len() + 33);
-    key.extend_from_slice(prefix.as_bytes());
-    key.push(b':');
-    for byte in id.digest().as_bytes() {
-        key.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-    }
-    key
-}
-
 /// The identity as it is stored, with room for `more` bytes after it.
 pub(crate) fn identity(id: &RecordId, more: usize) -> Vec<u8> {
     let variant = id.variant().map(|digest| *digest.as_bytes());

@@ -80,7 +80,7 @@ fn lost(missing: usize, markers: &Markers) -> Option<String> {
 async fn try_out(link: &Link, config: &RedisConfig, scripts: &Scripts) -> RedisResult<()> {
     let key = Key::new("semel-tries-out").expect("it is printable");
     let id = RecordId::new(Tenant::public(), Operation::new("semel"), key);
-    let key = codec::key(&config.prefix, &id);
+    let key = format!("{}:{}", config.prefix, id.digest()).into_bytes();
     let call = Call::new(&scripts.get, key, None, Vec::new(), codec::identity(&id, 0));
     call.send(link).await.map(|_| ())
 }

@@ -1,7 +1,7 @@
 //! The scripts: one for each step, called by their digest and sent whole when a server does not know them.
 //!
-//! A server that answers NOSCRIPT has done nothing, so that sending again is safe. Next: `scripts/time.lua` and
-//! `scripts/record.lua`, which they begin with.
+//! A server that answers NOSCRIPT has done nothing, so that sending again is safe. Next: `scripts/record.lua`, which
+//! each of them begins with.
 
 use redis::Cmd;
 
@@ -13,8 +13,8 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
-        let text = parts.concat();
+    fn new(prelude: &str, step: &str) -> Self {
+        let text = format!("{prelude}{}{step}", include_str!("../scripts/record.lua"));
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Self { text, sha }
     }
@@ -53,11 +53,9 @@ impl Scripts {
     pub(crate) fn new(sharded: bool, replicated: bool) -> Self {
         let (publish, numsub) = if sharded { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let prelude = format!("local PUBLISH, NUMSUB, REPLICATED = '{publish}', '{numsub}', {replicated}\n");
-        let (time, record) = (include_str!("../scripts/time.lua"), include_str!("../scripts/record.lua"));
-        let (fresh, claim) = (include_str!("../scripts/fresh.lua"), include_str!("../scripts/claim.lua"));
-        let script = |step| Script::new(&[&prelude, time, record, step]);
+        let script = |step| Script::new(&prelude, step);
         Self {
-            claim: Script::new(&[&prelude, time, fresh, record, claim]),
+            claim: script(include_str!("../scripts/claim.lua")),
             renew: script(include_str!("../scripts/renew.lua")),
             complete: script(include_str!("../scripts/complete.lua")),
             doubt: script(include_str!("../scripts/doubt.lua")),

@@ -51,7 +51,7 @@ impl RedisStore {
     }
 
     pub(crate) fn key(&self, id: &RecordId) -> Vec<u8> {
-        codec::key(&self.prefix, id)
+        format!("{}:{}", self.prefix, id.digest()).into_bytes()
     }
 
     fn call<'a>(&self, script: &'a Script, id: &RecordId, what: Vec<u8>, rest: Vec<u8>) -> Call<'a> {
@@ -99,7 +99,6 @@ impl RedisStore {
         };
         let answer = self.write(id, self.call(script, id, what, rest)).await?;
         Ok(match answer.verdict {
-            Verdict::Fresh => return Err(codec::damaged("a write that was answered as a claim")),
             Verdict::Done => Written::Done(Some(answer.written(id, outcome)?)),
             Verdict::Already => Written::Done(answer.standing(id)?),
             Verdict::Removed => Written::Done(None),
@@ -183,7 +182,7 @@ impl Store for RedisStore {
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         Box::pin(async move {
             let rest = codec::identity(&args.id, 0);
-            let call = self.call(&self.scripts.claim, &args.id, claim::claim(&args), rest).claiming(&args);
+            let call = self.call(&self.scripts.claim, &args.id, claim::claim(&args), rest);
             let answer = match self.write(&args.id, call).await {
                 Err(error)
                     if std::error::Error::source(&error).is_some_and(|why| why.is::<Unconfirmed>()) =>
@@ -192,9 +191,6 @@ impl Store for RedisStore {
                 }
                 answer => answer?,
             };
-            if answer.verdict == Verdict::Fresh {
-                return Ok(Claimed::Won(answer.fresh(&args)));
-            }
             if answer.verdict == Verdict::Done {
                 self.watchers.wake(&args.id.digest());
                 return answer.written(&args.id, None).map(Claimed::Won);
