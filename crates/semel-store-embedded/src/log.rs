@@ -29,6 +29,8 @@ use crate::owner::private;
 const FILE_BYTES: u64 = 16 << 20;
 /// From what length on a file that grows is given up for one that was filled before.
 const GROWN_BYTES: u64 = 1 << 20;
+/// How large a buffer is kept for the next frame.
+const FRAME_KEPT_BYTES: usize = 8 << 20;
 const MARK: [u8; 8] = *b"\xc5Semel1\n";
 const HEADER_BYTES: usize = 32;
 
@@ -143,6 +145,7 @@ impl Log {
 
     /// Appends `count` entries and syncs them.
     pub(crate) fn append(&mut self, entries: &[u8], count: u64) -> Result<(), Refusal> {
+        self.frame.shrink_to(FRAME_KEPT_BYTES);
         write_frame(&mut self.frame, (self.number, self.length), self.next, entries);
         if let Err(error) = self.file.write_all(&self.frame) {
             return Err(match (error.kind(), self.cut()) {

@@ -10,10 +10,10 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
 
 use rusqlite::{Connection, ErrorCode};
-use semel::{State, Token};
 use semel::clock::{Clock, SystemClock, Timestamp};
 use semel::digest::Digest;
 use semel::store::{Durability, StoreErrorKind};
+use semel::{State, Token};
 
 use crate::checkpoint::Checkpointer;
 use crate::codec;
@@ -37,7 +37,8 @@ const PAGE_BYTES: u32 = 8_192;
 
 /// Opens the file and makes everything but the threads.
 pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
-    let path = &resolved(&config.path).map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
+    let path =
+        &resolved(&config.path).map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
     let refuse = |fault: Fault| {
         let kind = match fault.kind() {
             StoreErrorKind::Corrupt => OpenErrorKind::Damaged,
