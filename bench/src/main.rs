@@ -1,9 +1,10 @@
 //! Measures Semel beside its floors, in one run on one machine, so that every figure is a ratio.
 //!
-//! Not a test: nothing here passes or fails. Next: [`store`].
+//! Not a test: nothing here passes or fails. Next: [`store`] and [`client`].
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod client;
 mod driver;
 mod floor;
 mod plain;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// The client: its cost when all goes well, and a crowd of them when nothing does.
+    Client(client::Arguments),
     /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
     Store(store::Arguments),
     /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
@@ -41,6 +44,7 @@ enum What {
 fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().what {
+        What::Client(arguments) => runtime.block_on(client::run(arguments)),
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
         What::Redis(arguments) => runtime.block_on(redis::run(arguments)),
         What::Postgres(arguments) => runtime.block_on(postgres::run(arguments)),

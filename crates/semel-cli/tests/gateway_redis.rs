@@ -28,11 +28,10 @@ fn config(on_doubt: &str) -> String {
 }
 
 async fn two_gateways(store: &str, upstream: &Upstream, on_doubt: &str) -> (Gateway, Gateway) {
-    let config = config(on_doubt);
-    let url = upstream.url();
+    let (config, upstream) = (config(on_doubt), upstream.url());
     tokio::join!(
-        Gateway::start_on(store, SEMEL, &url, &config),
-        Gateway::start_on(store, SEMEL, &url, &config)
+        Gateway::start_on(store, SEMEL, &upstream, &config),
+        Gateway::start_on(store, SEMEL, &upstream, &config)
     )
 }
 
@@ -133,4 +132,20 @@ async fn keys_of_a_shared_store_are_shown_and_resolved_beside_its_gateways() {
     assert_eq!((shown.code, shown.documents.len()), (Some(0), 1), "{}", shown.said);
     let log = gateway.log().join("\n");
     assert!(log.contains("up to 2 s"), "the tier is said at the start: {log}");
+}
+
+#[test]
+fn store_check_says_what_a_redis_loses_and_refuses_one_that_evicts() {
+    let check = |url: &str| {
+        let ran = std::process::Command::new(SEMEL).args(["store", "check", url, "--json"]).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let server = RedisServer::start();
+    let (code, said) = check(&server.url());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("up to 2 s lost") && said.contains("\"Redis "), "{said}");
+    let _ = server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let (code, said) = check(&server.url());
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("allkeys-lru") && said.contains("durability=none"), "{said}");
 }

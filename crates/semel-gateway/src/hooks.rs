@@ -89,7 +89,8 @@ impl Parts {
 
 async fn refresh_key_set(client: HookClient, source: String, keys: std::sync::Weak<RwLock<JwkSet>>) {
     let is_url = source.contains("://");
-    let mut seen = changed_at(&source);
+    // What changed since the start may have been read or not, so the first look reads it again.
+    let mut seen = None;
     loop {
         tokio::time::sleep(if is_url { REFRESH_KEYS_EVERY } else { LOOK_AT_KEYS_EVERY }).await;
         let Some(keys) = keys.upgrade() else { return };

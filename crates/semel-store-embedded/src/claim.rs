@@ -18,7 +18,7 @@ use crate::codec::Body;
 use crate::entry::Entry;
 use crate::fault::Fault;
 use crate::index::{self, Index, Known, Live, Pending, Resolved, Settled};
-use crate::writer::{Answer, Request};
+use crate::writer::{Answer, Request, Room};
 
 /// A batch that is being made.
 pub(crate) struct Batch<'a> {
@@ -26,8 +26,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) index: &'a Index,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) now: Timestamp,
-    /// Whether the tables are full: nothing new is begun, what was begun may end.
-    pub(crate) full: bool,
+    pub(crate) room: Room,
     pub(crate) changes: Changes,
 }
 
@@ -146,7 +145,9 @@ impl Batch<'_> {
             Request::Lapse(_) => unreachable!("answered above"),
         };
         let is_claim = matches!(request, Request::Claim(..));
-        if is_claim && self.full && matches!(step, Step::Write(_)) {
+        let begins = is_claim || matches!(request, Request::Import(..));
+        let writes = matches!(step, Step::Write(_) | Step::Remove) && !matches!(request, Request::Renew(_));
+        if writes && (self.room == Room::None || (self.room == Room::ToEnd && begins)) {
             return Err(StoreError::new(
                 StoreErrorKind::Full,
                 "the file is at its largest, or the disk is full",
@@ -167,20 +168,27 @@ impl Batch<'_> {
             Some(Slot::Pending(pending)) => return Ok(Found::pending(pending)),
             None => {}
         }
-        let candidates = match self.index.find(id, self.now, looked)? {
-            Known::Live(live) => return Ok(Found::live(live)),
-            Known::Pending(pending) => return Ok(Found::pending(pending)),
-            Known::Folded(candidates) if candidates.is_empty() => return Ok(Found::default()),
-            Known::Folded(candidates) => candidates,
-        };
-        match index::resolve(self.conn, &candidates, id, self.now) {
-            Ok(Resolved::Live(record)) => Ok(Found { record: Some(*record), live: false, over: true }),
-            Ok(Resolved::Absent | Resolved::Removed) => Ok(Found::default()),
-            // The folder drops segments meanwhile.
-            Err(Fault::Missing(place)) if self.index.may_be_dropped(place, self.clock.now()) => {
-                Ok(Found::default())
+        let mut now = self.now;
+        loop {
+            let candidates = match self.index.find(id, now, looked)? {
+                Known::Live(live) => return Ok(Found::live(live)),
+                Known::Pending(pending) => return Ok(Found::pending(pending)),
+                Known::Folded(candidates) => candidates,
+            };
+            match index::resolve(self.conn, &candidates, id, now) {
+                Ok(Resolved::Live(record)) => {
+                    return Ok(Found { record: Some(*record), live: false, over: true });
+                }
+                Ok(Resolved::Absent | Resolved::Removed) => return Ok(Found::default()),
+                // The folder drops segments meanwhile; the record may live in another one.
+                Err(Fault::Missing(place)) if now < self.clock.now() => {
+                    now = self.clock.now();
+                    if !self.index.may_be_dropped(place, now) {
+                        return Err(Fault::Missing(place));
+                    }
+                }
+                Err(fault) => return Err(fault),
             }
-            Err(fault) => Err(fault),
         }
     }
 

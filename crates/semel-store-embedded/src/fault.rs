@@ -43,6 +43,11 @@ impl Fault {
         }
     }
 
+    /// Whether somebody else was in the way.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+
     pub(crate) fn into_error(self) -> StoreError {
         StoreError::new(self.kind(), self.to_string())
     }

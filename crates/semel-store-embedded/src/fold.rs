@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
-use semel::Token;
 use semel::clock::{Clock, Timestamp};
 use semel::digest::Digest;
 use semel::store::{StoreError, StoreErrorKind};
@@ -36,7 +35,8 @@ use append::{Appended, Appending, Layout};
 const FOLD_ENTRIES: usize = 1_024;
 /// At most so many entries, and about so many bytes, go in one transaction.
 const TRANSACTION_ENTRIES: usize = 2_048;
-const TRANSACTION_BYTES: usize = 4 << 20;
+pub(crate) const TRANSACTION_BYTES: usize = 4 << 20;
+const TRANSACTION_MIN_BYTES: usize = 64 << 10;
 /// Fewer entries wait this long for more.
 const FOLD_AFTER: Duration = Duration::from_millis(200);
 
@@ -50,6 +50,8 @@ pub(crate) enum Job {
     Closed(Closed),
     /// Fold everything that waits now, and say so.
     Fold(oneshot::Sender<Result<(), StoreError>>),
+    /// Fold what fits in one transaction, and say when that was tried.
+    FoldSome(oneshot::Sender<()>),
     /// Drop at most so many expired records, and say how many went and whether there may be more.
     Drop(u32, oneshot::Sender<Result<(usize, bool), StoreError>>),
 }
@@ -103,6 +105,10 @@ pub(crate) struct Folder {
     pub(crate) spare: Arc<Spare>,
     /// Every entry before this one is folded.
     pub(crate) folded: u64,
+    /// Never given to another segment, which a slow reader could take for it.
+    pub(crate) newest_segment: u32,
+    /// About how much goes in one transaction.
+    pub(crate) transaction_bytes: usize,
     /// Let go of last.
     pub(crate) owner: Owner,
 }
@@ -142,6 +148,10 @@ impl Folder {
                 Ok(Job::Closed(closed)) => self.closed.push_back(closed),
                 Ok(Job::Fold(done)) => {
                     let _ = done.send(self.fold_all().map_err(Fault::into_error));
+                }
+                Ok(Job::FoldSome(done)) => {
+                    let _ = self.fold();
+                    let _ = done.send(());
                 }
                 Ok(Job::Drop(limit, done)) => {
                     let _ = done.send(self.drop_expired(limit).map_err(Fault::into_error));
@@ -187,11 +197,19 @@ impl Folder {
         Ok(())
     }
 
+    /// No time before `now` is ever shown again, and no token before the newest is given.
+    fn note_time(&self, now: Timestamp) -> Result<(), Fault> {
+        let reached = now.as_micros().max(read(&self.index).last.0);
+        Ok(schema::set_ceiling(&self.conn, Timestamp::from_micros(reached))?)
+    }
+
     /// Leaves no transaction open, and notes what an error means for the store.
-    fn settle(&self, fault: Option<&Fault>) {
-        self.health
-            .full
-            .store(fault.is_some_and(|fault| fault.kind() == StoreErrorKind::Full), Ordering::Relaxed);
+    fn settle(&mut self, fault: Option<&Fault>) {
+        let full = fault.is_some_and(|fault| fault.kind() == StoreErrorKind::Full);
+        self.health.full.store(full, Ordering::Relaxed);
+        // Less may still fit.
+        let next = if full { self.transaction_bytes / 2 } else { self.transaction_bytes * 2 };
+        self.transaction_bytes = next.clamp(TRANSACTION_MIN_BYTES, TRANSACTION_BYTES);
         let Some(fault) = fault else { return };
         if !self.conn.is_autocommit() {
             // When even this fails, the connection is of no use, which the next BEGIN will say.
@@ -206,7 +224,7 @@ impl Folder {
     /// writer needs it, and what is looked at here is changed by the folder alone.
     fn make(&mut self) -> Result<(Folded, u64), Fault> {
         let now = self.clock.now();
-        let (waiting, layout, last) = self.look(now);
+        let (waiting, layout) = self.look(now);
         let next = waiting.last().map_or(self.folded, |waiting| waiting.entry + 1);
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let mut appending = Appending { conn: &self.conn, now, layout, appended: BTreeMap::new() };
@@ -226,15 +244,16 @@ impl Folder {
             Some(segment) => !upkeep::trim_log(&self.conn, *segment)?,
             None => false,
         };
-        schema::set_ceiling(&self.conn, Timestamp::from_micros(now.as_micros().max(last.0)))?;
+        self.note_time(now)?;
         schema::set_folded(&self.conn, next)?;
         self.conn.execute_batch("COMMIT")?;
         let entries = waiting.into_iter().map(|waiting| (waiting.entry, waiting.digest)).collect();
+        self.newest_segment = layout.newest;
         Ok((Folded { entries, appended, growing: layout.growing, sealed, trimmed }, next))
     }
 
     /// The oldest entries that wait, and where they go.
-    fn look(&mut self, now: Timestamp) -> (Vec<Waiting>, Layout, Token) {
+    fn look(&mut self, now: Timestamp) -> (Vec<Waiting>, Layout) {
         let index = read(&self.index);
         let mut bytes = 0;
         let mut waiting = Vec::new();
@@ -249,18 +268,17 @@ impl Folder {
                 older: if over { index.candidates(digest, now, false) } else { Vec::new() },
                 settled: pending.and_then(|pending| pending.settled.clone()),
             });
-            if bytes > TRANSACTION_BYTES {
+            if bytes > self.transaction_bytes {
                 break;
             }
         }
-        let layout = Layout::of(&index, self.segment_rows);
-        let last = index.last;
+        let layout = Layout::of(&index, self.segment_rows, self.newest_segment);
         if self.sealing.is_none() {
             self.sealing = Sealing::next(&mut self.due, &index);
             drop(index);
             self.sealing.iter_mut().for_each(Sealing::sort);
         }
-        (waiting, layout, last)
+        (waiting, layout)
     }
 
     fn absorb(&mut self, folded: Folded, next: u64) {
@@ -289,9 +307,12 @@ impl Folder {
     }
 
     fn remove_files(&mut self) {
-        while let Some(closed) = self.closed.pop_front_if(|closed| closed.end <= self.folded) {
-            // One that stays is read at the next opening, and its entries are known to be folded.
-            let _ = self.spare.recycle(&closed.path);
+        // Never a newer one before an older one: claims that are live in the one may have ended in the other.
+        while let Some(closed) = self.closed.front().filter(|closed| closed.end <= self.folded) {
+            match self.spare.recycle(&closed.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return,
+                _ => drop(self.closed.pop_front()),
+            }
         }
     }
 
@@ -329,13 +350,20 @@ impl Folder {
         };
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let dropped = upkeep::drop_slice(&self.conn, expired, limit)?;
+        // Else the records would be missed by a clock that was set back.
+        self.note_time(now)?;
         self.conn.execute_batch("COMMIT")?;
         Ok(dropped)
     }
 
+    /// What cannot be moved now stays in SQLite's log: without room the next fold finds out, and when somebody else
+    /// moves it, it is moved.
     fn pace(&self) {
-        if let Err(fault) = self.checkpointer.pace(&self.conn) {
-            self.health.break_down(&fault);
+        match self.checkpointer.pace(&self.conn) {
+            Err(fault) if fault.kind() != StoreErrorKind::Full && !fault.is_busy() => {
+                self.health.break_down(&fault);
+            }
+            _ => {}
         }
     }
 
@@ -346,11 +374,11 @@ impl Folder {
         spare.remove();
         if health.broken().is_none() {
             let reached = clock.now().as_micros().max(read(&index).last.0);
-            // The ceiling in the file is safe too, only later than need be; and the log is read at the next opening.
-            let _ = schema::set_ceiling(&conn, Timestamp::from_micros(reached));
+            let noted = schema::set_ceiling(&conn, Timestamp::from_micros(reached));
             let moved = conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::TRUNCATE);
-            if whole && moved.is_ok() && read(&index).in_flight.is_empty() {
-                closed.iter().for_each(|closed| drop(std::fs::remove_file(&closed.path)));
+            // Otherwise the log is read at the next opening.
+            if whole && noted.is_ok() && moved.is_ok() && read(&index).in_flight.is_empty() {
+                let _ = closed.iter().try_for_each(|closed| std::fs::remove_file(&closed.path));
             }
         }
         drop(conn);
@@ -369,7 +397,7 @@ impl Index {
         let mut freed = 0;
         let count = expired
             .take(limit)
-            .map(|pending| freed += pending.settled.take().map_or(0, |settled| settled.body.stored_bytes()))
+            .map(|pending| freed += pending.settled.take().map_or(0, |settled| settled.bytes()))
             .count();
         self.pending_bytes -= freed;
         count

@@ -157,7 +157,15 @@ impl Index {
 impl Pending {
     pub(crate) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 512;
-        self.settled.as_ref().map_or(OVERHEAD, |settled| OVERHEAD + settled.body.stored_bytes())
+        OVERHEAD + self.settled.as_ref().map_or(0, |settled| settled.bytes())
+    }
+}
+
+impl Settled {
+    /// The body is held twice when it is compressed.
+    pub(crate) fn bytes(&self) -> usize {
+        let plain = self.record.outcome().map_or(0, |outcome| outcome.body.len() + outcome.head.len());
+        plain + self.body.stored_bytes()
     }
 }
 

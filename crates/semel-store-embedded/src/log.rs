@@ -29,6 +29,8 @@ use crate::owner::private;
 const FILE_BYTES: u64 = 16 << 20;
 /// From what length on a file that grows is given up for one that was filled before.
 const GROWN_BYTES: u64 = 1 << 20;
+/// How large a buffer is kept for the next frame.
+const FRAME_KEPT_BYTES: usize = 8 << 20;
 const MARK: [u8; 8] = *b"\xc5Semel1\n";
 const HEADER_BYTES: usize = 32;
 
@@ -87,6 +89,11 @@ impl Spare {
         if self.slot().is_some() {
             return Ok(());
         }
+        // Half a file is of no use, and takes what room is left.
+        self.fill().inspect_err(|_| drop(fs::remove_file(&self.path)))
+    }
+
+    fn fill(&self) -> io::Result<()> {
         let mut file = private().truncate(true).open(&self.path)?;
         let zeros = vec![0; 1 << 20];
         for _ in 0..FILE_BYTES >> 20 {
@@ -105,9 +112,8 @@ impl Spare {
             return fs::remove_file(path);
         }
         fs::rename(path, &self.path)?;
-        let file = private().open(&self.path)?;
-        file.set_len(FILE_BYTES)?;
-        *slot = Some(file);
+        let reopened = private().open(&self.path);
+        *slot = reopened.and_then(|file| file.set_len(FILE_BYTES).map(|()| file)).ok();
         Ok(())
     }
 
@@ -139,6 +145,7 @@ impl Log {
 
     /// Appends `count` entries and syncs them.
     pub(crate) fn append(&mut self, entries: &[u8], count: u64) -> Result<(), Refusal> {
+        self.frame.shrink_to(FRAME_KEPT_BYTES);
         write_frame(&mut self.frame, (self.number, self.length), self.next, entries);
         if let Err(error) = self.file.write_all(&self.frame) {
             return Err(match (error.kind(), self.cut()) {
@@ -172,19 +179,24 @@ impl Log {
         !self.filled && self.length >= GROWN_BYTES
     }
 
-    /// Begins the next file. Its first entries must be the claims that are live.
-    pub(crate) fn turn_over(&mut self) -> io::Result<Closed> {
+    /// Begins the next file; its first entries must be the claims that are live. `None` when there is no room for it:
+    /// the log goes on in this one.
+    ///
+    /// # Errors
+    /// Nobody knows whether the next file survives a power cut.
+    pub(crate) fn turn_over(&mut self) -> io::Result<Option<Closed>> {
         let path = path_of(&self.base, self.number + 1);
         let spare = self.spare.slot().take();
         let filled = spare.is_some();
         let file = match spare {
             Some(file) => fs::rename(&self.spare.path, &path).map(|()| file),
             None => private().truncate(true).open(&path),
-        }?;
+        };
+        let Ok(file) = file else { return Ok(None) };
         let closed = Closed { path: path_of(&self.base, self.number), end: self.next };
         (self.file, self.filled, self.number, self.length) = (file, filled, self.number + 1, 0);
         self.sync_folder()?;
-        Ok(closed)
+        Ok(Some(closed))
     }
 
     /// Without it a power cut could take a new file away, however well its contents were synced.
@@ -241,31 +253,38 @@ pub(crate) struct Found {
     pub(crate) next_file: u64,
 }
 
-/// Reads every log file of the store at `base`. What a crash left of the newest frame was never acknowledged and is
-/// passed over.
+/// Reads every log file of the store at `base`, whose tables have every entry before `folded`. What a crash left of
+/// the newest frame was never acknowledged and is passed over.
+///
+/// `synced` says that the log was synced before anybody was answered, so that only its end can be missing. Without,
+/// a power cut may have taken any of the last moments.
 ///
 /// # Errors
 /// [`Fault::Damaged`] when something acknowledged is not readable.
-pub(crate) fn read(base: &Path) -> Result<Found, Fault> {
+pub(crate) fn read(base: &Path, folded: u64, synced: bool) -> Result<Found, Fault> {
     let io = |error: io::Error| Fault::Io(error.to_string());
+    let mut next = folded;
     let mut found = Found { entries: Vec::new(), closed: Vec::new(), next_file: 1 };
     let mut files = files(base).map_err(io)?;
     files.sort_unstable();
     for number in files {
         let path = path_of(base, number);
         let damaged = |what: &str| Fault::damaged(format!("{} {what}", path.display()));
+        if synced {
+            // Of a killed process, the newest frame may be in the system's memory only; it is believed from now on.
+            File::open(&path).and_then(|file| file.sync_data()).map_err(io)?;
+        }
         let bytes = fs::read(&path).map_err(io)?;
         let first = found.entries.len();
         let read_to = read_frames(number, &bytes, &mut found.entries)?;
-        if continues(number, &bytes, read_to) {
+        if synced && continues(number, &bytes, read_to) {
             return Err(damaged(&format!("is damaged at byte {read_to}")));
         }
-        let before = first.checked_sub(1).map(|last| found.entries[last].0 + 1);
-        let next = found.entries.get(first).map(|(number, _)| *number);
-        if next.is_some() && before.is_some_and(|before| next != Some(before)) {
-            return Err(damaged("does not go on where the file before it ends"));
+        if synced && found.entries.get(first).is_some_and(|(entry, _)| *entry > next) {
+            return Err(damaged("does not go on where the tables or the file before it end"));
         }
-        let end = found.entries.last().map_or(0, |(number, _)| number + 1);
+        let end = found.entries.last().map_or(0, |(entry, _)| entry + 1);
+        next = next.max(end);
         found.closed.push(Closed { path, end });
         found.next_file = number + 1;
     }

@@ -4,15 +4,16 @@
 //! Next: [`crate::writer`] and [`crate::fold`], which take over from here.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
 
 use rusqlite::{Connection, ErrorCode};
-use semel::Token;
 use semel::clock::{Clock, SystemClock, Timestamp};
 use semel::digest::Digest;
 use semel::store::{Durability, StoreErrorKind};
+use semel::{State, Token};
 
 use crate::checkpoint::Checkpointer;
 use crate::codec;
@@ -20,7 +21,7 @@ use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::entry::Entry;
 use crate::fault::Fault;
 use crate::filter::Filter;
-use crate::fold::{Folder, Health, Job};
+use crate::fold::{self, Folder, Health, Job};
 use crate::index::{self, Index, Live, Lookup, Pending, Segment};
 use crate::log::{self, Log, Refusal, Spare};
 use crate::owner::{Owner, private};
@@ -36,7 +37,8 @@ const PAGE_BYTES: u32 = 8_192;
 
 /// Opens the file and makes everything but the threads.
 pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
-    let path = &config.path;
+    let path =
+        &resolved(&config.path).map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
     let refuse = |fault: Fault| {
         let kind = match fault.kind() {
             StoreErrorKind::Corrupt => OpenErrorKind::Damaged,
@@ -58,14 +60,14 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
     schema::migrate(&mut conn).map_err(|(kind, source)| OpenError::new(kind, path, source))?;
     let mut tables = load(&conn).map_err(refuse)?;
     let logged = logged(&conn, &tables.index).map_err(refuse)?;
-    let found = log::read(path).map_err(refuse)?;
+    let sync = config.durability == Durability::Power;
+    let found = log::read(path, tables.folded, sync).map_err(refuse)?;
     let floor = replay(&mut tables, found.entries);
     let clock: Arc<dyn Clock> = match &config.clock {
         Some(clock) => Arc::new(Floored { clock: Arc::clone(clock), floor }),
         None => Arc::new(SystemClock::not_before(floor)),
     };
     let io = |error| OpenError::new(OpenErrorKind::Io, path, error);
-    let sync = config.durability == Durability::Power;
     let spare = Arc::new(Spare::new(path));
     let mut log = Log::begin(path, found.next_file, tables.next, sync, Arc::clone(&spare)).map_err(io)?;
     match writer::doubt_live(&mut log, &mut tables.index, clock.now()) {
@@ -90,6 +92,8 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         closed: found.closed.into(),
         spare,
         folded: tables.folded,
+        newest_segment: 0,
+        transaction_bytes: fold::TRANSACTION_BYTES,
         owner,
     };
     let writer = Writer {
@@ -105,11 +109,24 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         entries: Vec::new(),
         asked_for_spare: false,
     };
-    Ok(Opened { writer, folder, jobs: waiting })
+    Ok(Opened { path: path.clone(), writer, folder, jobs: waiting })
+}
+
+/// Where the file is whatever it is called by, so that owner and log lie beside it and not beside a link to it.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new(".")).canonicalize()?;
+            Ok(folder.join(path.file_name().ok_or(error)?))
+        }
+        found => found,
+    }
 }
 
 /// The two halves of an open store, each for a thread of its own.
 pub(crate) struct Opened {
+    pub(crate) path: PathBuf,
     pub(crate) writer: Writer,
     pub(crate) folder: Folder,
     pub(crate) jobs: Receiver<Job>,
@@ -169,7 +186,13 @@ fn replay(tables: &mut Tables, entries: Vec<(u64, Entry)>) -> Timestamp {
         *floor = entry.vouches_for().max(*floor);
         *next = (number + 1).max(*next);
         match entry {
-            Entry::Live(live) => drop(index.in_flight.insert(live.record.id.digest(), live)),
+            Entry::Live(mut live) => {
+                // It may have been renewed, which the log does not say.
+                if let State::InFlight { lease_until, execute_until } = &mut live.record.state {
+                    *lease_until = *execute_until;
+                }
+                index.in_flight.insert(live.record.id.digest(), live);
+            }
             Entry::Ceiling(_) => {}
             Entry::Settled(settled, over) => {
                 let digest = settled.record.id.digest();

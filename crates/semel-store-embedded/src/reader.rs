@@ -2,11 +2,13 @@
 //!
 //! Next: [`crate::store`].
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
 use semel::clock::Timestamp;
+use semel::digest::Digest;
 use semel::record::StateKind;
 use semel::store::{Page, ScanArgs};
 use semel::{Record, Token};
@@ -102,6 +104,8 @@ pub(crate) struct Scan {
     from: Option<i64>,
     /// Segments to read, as first and last place.
     ranges: Vec<(i64, i64)>,
+    /// Records whose rows in the tables are not how they stand.
+    newer: HashSet<Digest>,
     args: ScanArgs,
 }
 
@@ -142,7 +146,9 @@ impl Scan {
             .filter(|(_, segment)| now < segment.class.until && wanted(segment.class.doubt));
         let ranges =
             live.map(|(id, segment)| (Place::new(*id, 0).to_sql(), Place::new(*id, segment.rows).to_sql()));
-        Some(Self { page, from, ranges: ranges.collect(), args })
+        let over = index.in_flight.iter().filter(|(_, live)| live.over).map(|(digest, _)| *digest);
+        let newer = over.chain(index.pending.keys().copied()).collect();
+        Some(Self { page, from, ranges: ranges.collect(), newer, args })
     }
 
     /// The settled records of the page.
@@ -160,6 +166,9 @@ impl Scan {
                 }
                 budget -= 1;
                 let Some(record) = codec::read_settled(row, false)? else { continue };
+                if self.newer.contains(&record.id.digest()) {
+                    continue;
+                }
                 self.page.records.extend(record.at(self.page.now).filter(|record| self.args.admits(record)));
             }
         }

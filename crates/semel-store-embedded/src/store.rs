@@ -54,7 +54,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`OpenError`], whose kind says what stood in the way.
     pub fn open(config: EmbeddedConfig) -> Result<Self, OpenError> {
-        let Opened { writer, folder, jobs } = open::open(&config)?;
+        let Opened { path, writer, folder, jobs } = open::open(&config)?;
         let (requests, waiting) = mpsc::channel(QUEUE);
         let (index, watchers, clock) =
             (Arc::clone(&writer.index), Arc::clone(&writer.watchers), Arc::clone(&writer.clock));
@@ -71,7 +71,7 @@ impl EmbeddedStore {
             threads: vec![writer, folder],
             index,
             watchers,
-            readers: Arc::new(Readers::new(config.path)),
+            readers: Arc::new(Readers::new(path)),
             clock,
             durability: config.durability,
             compress_above_bytes: config.compress_above_bytes,

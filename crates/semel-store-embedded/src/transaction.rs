@@ -254,8 +254,7 @@ impl TransactionError {
     /// tried again.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        matches!(&self.0, Fault::Sqlite(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy))
+        self.0.is_busy()
     }
 }
 

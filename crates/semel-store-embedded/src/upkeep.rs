@@ -21,8 +21,9 @@ const DROP_ROWS: u32 = 64;
 
 const DROP_INDEX: &str = "DELETE FROM segment_index WHERE place IN \
     (SELECT place FROM segment_index WHERE place BETWEEN ?1 AND ?2 LIMIT ?3)";
+/// From its end: what is left after a crash must begin with the first row.
 const DROP_LOG: &str = "DELETE FROM segment_log WHERE place IN \
-    (SELECT place FROM segment_log WHERE place BETWEEN ?1 AND ?2 LIMIT ?3)";
+    (SELECT place FROM segment_log WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT ?3)";
 
 /// A segment that is being sealed.
 pub(crate) struct Sealing {

@@ -30,6 +30,8 @@ use crate::watch::Watchers;
 pub(crate) const QUEUE: usize = 4_096;
 /// How many requests one frame takes.
 const BATCH: usize = 1_024;
+/// With more than this in its bodies, a frame takes no further request.
+const FRAME_BYTES: usize = 8 << 20;
 /// How far ahead of the time the ceiling is set: after a crash the clock starts there at the least, so that no token
 /// and no time repeats when the wall clock was set back.
 const CEILING_AHEAD_US: u64 = 1_000_000;
@@ -82,6 +84,21 @@ pub(crate) struct Writer {
     pub(crate) asked_for_spare: bool,
 }
 
+/// What there is room for in the log and in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    /// Nothing new is begun; what was begun may end.
+    ToEnd,
+    None,
+}
+
+impl Room {
+    fn less(self) -> Self {
+        if self == Self::Enough { Self::ToEnd } else { Self::None }
+    }
+}
+
 type Answers = Vec<Result<Answer, StoreError>>;
 
 impl Writer {
@@ -89,20 +106,25 @@ impl Writer {
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Envelope>) {
         let mut waiting = Vec::with_capacity(BATCH);
         while requests.blocking_recv_many(&mut waiting, BATCH) > 0 {
-            let answers = self.serve(&waiting);
-            for (envelope, answer) in waiting.drain(..).zip(answers) {
-                // A caller who hung up changes nothing.
-                let _ = envelope.reply.send(answer);
+            while !waiting.is_empty() {
+                let some = frame_of(&waiting);
+                let answers = self.serve(&waiting[..some]);
+                for (envelope, answer) in waiting.drain(..some).zip(answers) {
+                    // A caller who hung up changes nothing.
+                    let _ = envelope.reply.send(answer);
+                }
+                self.turn_over();
+                self.wait_for_room();
             }
-            self.turn_over();
-            self.wait_for_room();
         }
         if self.health.broken().is_none() {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             // When they do not get into the log, they are in doubt from the next opening on.
-            let _ = doubt_live(&mut self.log, &mut index, self.clock.now());
+            if doubt_live(&mut self.log, &mut index, self.clock.now()).is_ok() {
+                self.closed.push(self.log.close());
+                self.closed.into_iter().for_each(|closed| tell(&self.folder, Job::Closed(closed)));
+            }
         }
-        tell(&self.folder, Job::Closed(self.log.close()));
     }
 
     fn serve(&mut self, asked: &[Envelope]) -> Answers {
@@ -113,16 +135,11 @@ impl Writer {
             return refuse(StoreErrorKind::Unavailable, &format!("{why}; reopen the store"));
         }
         let now = self.clock.now();
-        let (answers, mut changes) = self.decide(asked, now);
-        let reached = now.as_micros().max(changes.last().0);
-        let mut ceiling = self.ceiling;
-        if changes.count > 0 && reached > ceiling.as_micros() {
-            ceiling = Timestamp::from_micros(reached.saturating_add(CEILING_AHEAD_US));
-            changes.push(&Entry::Ceiling(ceiling));
-        }
-        if changes.count > 0 {
-            match self.log.append(&changes.entries, changes.count) {
-                Ok(()) => self.ceiling = ceiling,
+        let mut room = if self.health.is_full() { Room::ToEnd } else { Room::Enough };
+        loop {
+            match self.write(asked, now, room) {
+                Ok(answers) => return answers,
+                Err(Refusal::Full(_)) if room != Room::None => room = room.less(),
                 Err(Refusal::Full(error)) => return refuse(StoreErrorKind::Full, &error.to_string()),
                 Err(Refusal::Broken(error)) => {
                     self.health.break_down(&error);
@@ -130,18 +147,31 @@ impl Writer {
                 }
             }
         }
-        self.absorb(changes);
-        answers
     }
 
-    fn decide(&mut self, asked: &[Envelope], now: Timestamp) -> (Answers, Changes) {
+    fn write(&mut self, asked: &[Envelope], now: Timestamp, room: Room) -> Result<Answers, Refusal> {
+        let (answers, mut changes) = self.decide(asked, now, room);
+        let reached = now.as_micros().max(changes.last().0);
+        let mut ceiling = self.ceiling;
+        if changes.count > 0 && reached > ceiling.as_micros() {
+            ceiling = Timestamp::from_micros(reached.saturating_add(CEILING_AHEAD_US));
+            changes.push(&Entry::Ceiling(ceiling));
+        }
+        if changes.count > 0 {
+            self.log.append(&changes.entries, changes.count)?;
+            self.ceiling = ceiling;
+        }
+        self.absorb(changes);
+        Ok(answers)
+    }
+
+    fn decide(&mut self, asked: &[Envelope], now: Timestamp, room: Room) -> (Answers, Changes) {
         let index = read(&self.index);
         self.entries.clear();
         let entries = std::mem::take(&mut self.entries);
         let changes = Changes::new(index.last, self.log.next, entries);
-        let full = self.health.is_full();
         let (conn, clock) = (&self.conn, &*self.clock);
-        let mut batch = Batch { conn, index: &index, clock, now, full, changes };
+        let mut batch = Batch { conn, index: &index, clock, now, room, changes };
         let answers = asked.iter().map(|envelope| batch.step(&envelope.request)).collect();
         (answers, batch.changes)
     }
@@ -149,6 +179,7 @@ impl Writer {
     /// Makes what is in the log visible.
     fn absorb(&mut self, mut changes: Changes) {
         self.entries = std::mem::take(&mut changes.entries);
+        self.entries.shrink_to(FRAME_BYTES);
         let written = changes.written();
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let waited = index.queue.len();
@@ -172,8 +203,9 @@ impl Writer {
             return;
         }
         match self.log.turn_over() {
-            Ok(closed) => self.closed.push(closed),
-            Err(_) => return,
+            Ok(Some(closed)) => self.closed.push(closed),
+            Ok(None) => return,
+            Err(error) => return self.health.break_down(&error),
         }
         let mut changes = Changes::new(Token(0), self.log.next, Vec::new());
         changes.push(&Entry::Ceiling(self.ceiling));
@@ -188,15 +220,31 @@ impl Writer {
     }
 
     fn wait_for_room(&self) {
-        let pending_bytes = read(&self.index).pending_bytes;
-        if pending_bytes < PENDING_MAX_BYTES || self.health.is_full() {
-            return;
+        while read(&self.index).pending_bytes > PENDING_MAX_BYTES
+            && !self.health.is_full()
+            && self.health.broken().is_none()
+        {
+            let (done, folded) = oneshot::channel();
+            tell(&self.folder, Job::FoldSome(done));
+            if folded.blocking_recv().is_err() {
+                // The folder has ended.
+                return;
+            }
         }
-        let (done, folded) = oneshot::channel();
-        tell(&self.folder, Job::Fold(done));
-        // When the folder has ended, the next request is told so.
-        let _ = folded.blocking_recv();
     }
+}
+
+/// How many of the requests that wait go in the next frame.
+fn frame_of(waiting: &[Envelope]) -> usize {
+    let mut bytes = 0;
+    let fits = waiting.iter().take_while(|envelope| {
+        let fits = bytes <= FRAME_BYTES;
+        if let Request::Complete(_, body) | Request::Import(_, body) = &envelope.request {
+            bytes += body.stored_bytes();
+        }
+        fits
+    });
+    fits.count()
 }
 
 /// Puts every live claim in doubt: when a process ends, nobody knows what becomes of its effects.

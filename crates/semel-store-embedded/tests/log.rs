@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use semel::clock::{ManualClock, Timestamp};
 use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
-use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, ScanArgs};
+use semel::store::{Claimed, CompleteArgs, DoubtArgs, Durability, ReleaseArgs, RenewArgs, ScanArgs, Written};
 use semel::{
     Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, fingerprint,
 };
@@ -229,4 +229,101 @@ async fn an_older_doubt_never_comes_back() {
             assert_eq!(state_of(&store, round).await, None, "round {round}, folded");
         }
     }
+}
+
+/// A segment that was never sealed expires, and the store ends between two slices of dropping it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_in_the_middle_of_a_purge_it_opens_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let open = || {
+        EmbeddedStore::open(EmbeddedConfig::new(&path).durability(Durability::Process).clock(clock.clone()))
+    };
+    let store = open().unwrap();
+    for number in 0..200 {
+        let record = claim(&store, number).await;
+        complete(&store, &record, number, HOUR).await;
+        // One fold, so one row of the segment's log.
+        store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+    }
+    clock.advance(2 * HOUR);
+    let mut store = Some(store);
+    for round in 0..200 {
+        let purge = store.as_ref().unwrap().purge(1_000);
+        let ended = tokio::time::timeout(Duration::from_micros(300), purge).await;
+        drop(store.take());
+        store = Some(open().unwrap_or_else(|error| panic!("round {round}: {error}")));
+        if ended.is_ok() {
+            break;
+        }
+    }
+}
+
+/// The log knows the first lease only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_claim_is_in_doubt_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let store = open(&path, &clock);
+    let mut args = claim_of(1);
+    args.doubt_retention = Duration::from_secs(60);
+    let record = take(&store, args).await;
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(5));
+        let args = RenewArgs { id: id(1), guard: record.guard, lease: Duration::from_secs(10) };
+        assert!(matches!(store.renew(args).await.unwrap(), Written::Done(_)));
+    }
+    let image = crash(&path, &folder.path().join("image"));
+    let state = state_of(&open(&image, &clock), 1).await;
+    assert!(matches!(state, Some(State::InDoubt { cause: DoubtCause::Restarted, .. })), "{state:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_durability_opens_after_a_power_cut_that_took_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let config = |path: &Path| EmbeddedConfig::new(path).durability(Durability::Process);
+    let store = EmbeddedStore::open(config(&path)).unwrap();
+    for number in 0..40 {
+        let record = claim(&store, number).await;
+        complete(&store, &record, number, HOUR).await;
+    }
+    let image = crash(&path, &folder.path().join("image"));
+    let mut bytes = fs::read(log_of(&image, 1)).unwrap();
+    bytes[8_192..12_288].fill(0);
+    fs::write(log_of(&image, 1), bytes).unwrap();
+    let store = EmbeddedStore::open(config(&image)).unwrap();
+    assert!(matches!(state_of(&store, 0).await, Some(State::Completed { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_that_was_taken_over_is_not_listed_beside_its_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("semel.db"), &clock());
+    let record = claim(&store, 1).await;
+    store.doubt(DoubtArgs { id: id(1), guard: record.guard, cause: DoubtCause::NoAnswer }).await.unwrap();
+    let all = || async { store.scan(ScanArgs { limit: 9, ..ScanArgs::default() }).await.unwrap().records };
+    assert_eq!(all().await.len(), 1);
+    let mut again = claim_of(1);
+    again.takeover = true;
+    let second = take(&store, again).await;
+    assert_eq!(all().await, [second]);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_to_the_file_leads_to_the_same_owner_and_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("semel.db"), folder.path().join("link.db"));
+    let clock = clock();
+    let store = open(&path, &clock);
+    let record = claim(&store, 1).await;
+    complete(&store, &record, 1, HOUR).await;
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let refused = EmbeddedStore::open(EmbeddedConfig::new(&link).clock(clock.clone())).unwrap_err();
+    assert_eq!(refused.kind(), OpenErrorKind::Owned);
+    drop(store);
+    assert!(matches!(state_of(&open(&link, &clock), 1).await, Some(State::Completed { .. })));
 }

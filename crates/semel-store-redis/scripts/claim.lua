@@ -23,4 +23,7 @@ local head = struct.pack('>BBBBI2I4I8', 1, IN_FLIGHT, 0, 0, 0, generation, math.
   .. string.sub(ARGV[2], 1, 48)
   .. struct.pack('>I8I8I8I8', now, doubt_retention, lease_until, execute_until)
 write(head .. ARGV[3], lease_until + doubt_retention)
+if generation > 1 then
+  wake()
+end
 return {DONE, now, head}

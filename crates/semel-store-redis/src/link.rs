@@ -17,10 +17,12 @@ use redis::{
     PushInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use semel::store::{StoreError, StoreErrorKind};
+use tokio::sync::Semaphore;
 
 use crate::config::{Node, RedisConfig};
 use crate::watch::Watchers;
 
+const LANES: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way to the servers.
@@ -180,6 +182,27 @@ impl Link {
 fn route(addr: &str) -> SingleNodeRoutingInfo {
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
     SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port: port.parse().unwrap_or_default() }
+}
+
+/// Connections for writes that wait for replicas, beside the one for everything else: while the server waits, it does
+/// nothing else on that connection.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) link: Link,
+    /// One write at a time: what waits here was not sent, and is not carried out once nobody waits for it.
+    pub(crate) free: Semaphore,
+}
+
+impl Lane {
+    /// None when no replicas are waited for.
+    pub(crate) async fn connect(config: &RedisConfig) -> RedisResult<Vec<Self>> {
+        let mut lanes = Vec::new();
+        for _ in 0..if config.wait_replicas > 0 { LANES } else { 0 } {
+            let link = Link::connect(config, Arc::default()).await?;
+            lanes.push(Self { link, free: Semaphore::new(1) });
+        }
+        Ok(lanes)
+    }
 }
 
 /// What a caller is told when a read ended in `error`.

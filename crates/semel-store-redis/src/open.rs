@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::claim::Call;
 use crate::codec;
 use crate::config::{Node, OpenError, OpenErrorKind, RedisConfig};
-use crate::link::{self, Link};
+use crate::link::{self, Lane, Link};
 use crate::script::Scripts;
 use crate::server::{self, Server};
 use crate::store::RedisStore;
@@ -30,6 +30,7 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let watchers = Arc::new(Watchers::default());
     let link =
         Link::connect(&config, Arc::clone(&watchers)).await.map_err(|error| explain(&shown, &error))?;
+    let lanes = Lane::connect(&config).await.map_err(|error| explain(&shown, &error))?;
     let mut tier = server::tier(&servers, &config);
     let markers = Markers { link: link.clone(), prefix: config.prefix.clone() };
     try_out(&link, &config, &scripts).await.map_err(|error| explain(&shown, &error))?;
@@ -45,6 +46,7 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let upkeep = Upkeep::start(config.clone(), markers, deaf, Arc::clone(&tier));
     Ok(RedisStore {
         link,
+        lanes,
         scripts,
         watchers,
         durability: servers.iter().map(|server| server.durability(&config)).min().unwrap_or(Durability::None),

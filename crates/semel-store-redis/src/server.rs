@@ -70,6 +70,10 @@ impl Server {
     /// Why a server of this kind cannot be used, whatever it keeps.
     pub(crate) fn refuse_kind(&self, config: &RedisConfig) -> Result<(), OpenError> {
         let refuse = |kind, why: String| Err(OpenError::new(kind, &self.addr, why));
+        if self.info("loading") == "1" {
+            let why = "it is still reading its data; start again when it has";
+            return refuse(OpenErrorKind::NotReady, why.to_owned());
+        }
         let version = self.info("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < MAJOR_MIN) {

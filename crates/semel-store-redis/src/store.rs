@@ -17,7 +17,7 @@ use semel::{Record, RecordId, Store};
 use crate::claim::{self, Answer, Call, Verdict};
 use crate::codec;
 use crate::config::{OpenError, RedisConfig};
-use crate::link::{Link, read_error};
+use crate::link::{Lane, Link, read_error};
 use crate::open;
 use crate::scan;
 use crate::script::{Script, Scripts};
@@ -28,6 +28,7 @@ use crate::watch::Watchers;
 #[derive(Debug)]
 pub struct RedisStore {
     pub(crate) link: Link,
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) scripts: Scripts,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) prefix: String,
@@ -59,11 +60,16 @@ impl RedisStore {
 
     /// Sends a step that writes. With replicas to wait for, an answer that they have not confirmed is an error with
     /// [`Unconfirmed`] as its source, and the write stands.
-    async fn write(&self, call: Call<'_>) -> Result<Answer, StoreError> {
+    async fn write(&self, id: &RecordId, call: Call<'_>) -> Result<Answer, StoreError> {
         let wanted = self.wait_replicas;
-        let sent = match wanted {
-            0 => call.send(&self.link).await.map(|value| (value, 0)),
-            _ => call.send_and_wait(&self.link, wanted, self.timeout / 2).await,
+        let sent = match self.lane(id) {
+            None => call.send(&self.link).await.map(|value| (value, wanted)),
+            Some(lane) => {
+                let patience = self.timeout / 4;
+                let free = tokio::time::timeout(patience * 2, lane.free.acquire()).await;
+                let _free = free.map_err(|late| StoreError::new(StoreErrorKind::Unavailable, late))?;
+                call.send_and_wait(&lane.link, wanted, patience).await
+            }
         };
         let (value, confirmed) = sent.map_err(|error| self.link.write_error(error))?;
         let answer = Answer::read(value)?;
@@ -71,6 +77,12 @@ impl RedisStore {
             return Err(StoreError::new(StoreErrorKind::Unknown, Unconfirmed { confirmed, wanted }));
         }
         Ok(answer)
+    }
+
+    /// The same lane for the same record, if replicas are waited for.
+    fn lane(&self, id: &RecordId) -> Option<&Lane> {
+        let nth = usize::from(id.digest().as_bytes()[0]).checked_rem(self.lanes.len())?;
+        self.lanes.get(nth)
     }
 
     /// Makes a guarded write and says what it came to.
@@ -85,7 +97,7 @@ impl RedisStore {
             Some(outcome) => codec::finished(id, outcome),
             None => codec::identity(id, 0),
         };
-        let answer = self.write(self.call(script, id, what, rest)).await?;
+        let answer = self.write(id, self.call(script, id, what, rest)).await?;
         Ok(match answer.verdict {
             Verdict::Done => Written::Done(Some(answer.written(id, outcome)?)),
             Verdict::Already => Written::Done(answer.standing(id)?),
@@ -171,7 +183,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let rest = codec::identity(&args.id, 0);
             let call = self.call(&self.scripts.claim, &args.id, claim::claim(&args), rest);
-            let answer = match self.write(call).await {
+            let answer = match self.write(&args.id, call).await {
                 Err(error)
                     if std::error::Error::source(&error).is_some_and(|why| why.is::<Unconfirmed>()) =>
                 {
@@ -180,6 +192,7 @@ impl Store for RedisStore {
                 answer => answer?,
             };
             if answer.verdict == Verdict::Done {
+                self.watchers.wake(&args.id.digest());
                 return answer.written(&args.id, None).map(Claimed::Won);
             }
             let standing = answer.standing(&args.id)?;

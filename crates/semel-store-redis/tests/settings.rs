@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use semel::Store;
 use semel::store::{Durability, Survives};
 use semel_store_redis::{OpenErrorKind, RedisConfig, RedisStore};
 use semel_testkit::server::redis::{RedisCluster, RedisServer};
+use tokio::time::Instant;
 
 async fn open(url: &str) -> Result<RedisStore, semel_store_redis::OpenError> {
     RedisStore::open(RedisConfig::from_url(url).unwrap()).await
@@ -138,7 +140,7 @@ async fn a_user_who_may_not_reach_the_keys_or_scripts_is_refused() {
     for rights in rights {
         let server = RedisServer::start_with(&[("user", &format!("semel on >p {rights}"))]);
         let url = server.url().replace("redis://", "redis://semel:p@");
-        assert_refused(&url, OpenErrorKind::Forbidden, &["NOPERM"]).await;
+        assert_refused(&url, OpenErrorKind::Forbidden, &["may not do", "ACL"]).await;
     }
 }
 
@@ -194,23 +196,37 @@ async fn one_badly_set_node_of_a_cluster_is_found_and_named() {
     let tier = store.tier();
     assert!(tier.warnings.iter().any(|warning| warning.contains("it has no replica")), "{tier:?}");
     assert_eq!((tier.node_loss, tier.process_kill), (Survives::No, Survives::Yes));
-    let bad = &cluster.nodes()[2];
-    let _ = bad.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    let addr = bad.addr();
-    assert_refused(&cluster.url(), OpenErrorKind::Evicts, &["allkeys-lru", &addr]).await;
+    for bad in cluster.nodes() {
+        let _ = bad.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        assert_refused(&cluster.url(), OpenErrorKind::Evicts, &["allkeys-lru", &bad.addr()]).await;
+        let _ = bad.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_is_changed_while_the_store_is_used_shows_in_its_tier() {
+    let server = RedisServer::start();
+    let store = open(&server.url()).await.unwrap();
+    let _ = server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.tier().process_kill != Survives::No {
+        assert!(Instant::now() < deadline, "not noticed: {:?}", store.tier());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(store.tier().warnings.iter().any(|warning| warning.contains("allkeys-lru")));
 }
 
 #[tokio::test]
 async fn a_server_that_is_loading_is_told_apart_from_an_outage() {
     let mut server = RedisServer::start_with(&[("enable-debug-command", "yes"), ("key-load-delay", "0")]);
-    let _ = server.ask(&["DEBUG", "POPULATE", "200000", "filler", "10"]);
-    let _ = server.ask(&["DEBUG", "RELOAD"]);
+    let _ = server.ask(&["DEBUG", "POPULATE", "20000", "filler", "10"]);
     let _ = server.ask(&["BGREWRITEAOF"]);
     while server.info("aof_rewrite_in_progress") == "1" || server.info("aof_rewrite_scheduled") == "1" {
         tokio::task::yield_now().await;
     }
     server.kill9();
-    server.set("key-load-delay", "100");
+    server.set("key-load-delay", "1000");
+    server.set("loading-process-events-interval-bytes", "1024");
     server.start_again();
     assert_refused(&server.url(), OpenErrorKind::NotReady, &["reading its data"]).await;
 }

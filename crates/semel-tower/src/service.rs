@@ -187,9 +187,14 @@ impl Call {
             Prepared::Pass(mut request) => {
                 // An upstream that checks tokens must not be shown one that a client made up.
                 replay::strip_marks(request.headers_mut());
-                let mut answer = self.worded(inner.call(request).await?);
+                let answer = inner.call(request).await?;
                 // What has no key has no record, and runs again when it is sent again.
-                let marks = Marks { status: Status::Unrecorded, key: None, expires_at: None };
+                let status = match answer.extensions().get::<EffectReport>() {
+                    Some(EffectReport::NotRun) => Status::Refused,
+                    Some(EffectReport::Unknown) | None => Status::Unrecorded,
+                };
+                let mut answer = self.worded(answer);
+                let marks = Marks { status, key: None, expires_at: None };
                 replay::mark_fresh(answer.headers_mut(), &self.route.profile, &marks);
                 Ok(self.tell(answer, None, None, None, 0))
             }

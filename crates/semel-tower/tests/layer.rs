@@ -776,7 +776,7 @@ async fn a_problem_of_the_inner_service_is_told_in_the_routes_own_words() {
     let service = service(&api, Route::profile("stripe").unwrap());
     for request in [post("k", ""), Request::post("/pay")] {
         let refused = send(&service, request, "x").await;
-        assert_eq!(refused.status, 502);
+        assert_eq!(refused.said(), (502, "refused"));
         assert_eq!(refused.json()["error"]["code"], "upstream_unreachable");
     }
     let call = post("g", "").header("content-type", "application/grpc");

@@ -68,7 +68,9 @@ async fn answer(State(pool): State<Pool>, headers: HeaderMap, body: Bytes) -> Re
 pub async fn take(pool: &Pool, headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
     let key = headers.get("idempotency-key").and_then(|value| Key::from_header(value.as_bytes()).ok());
     let (Some(key), Ok(order)) = (key, serde_json::from_slice::<Order>(body)) else {
-        return Ok((StatusCode::BAD_REQUEST, "an order and a valid Idempotency-Key are needed").into_response());
+        return Ok(
+            (StatusCode::BAD_REQUEST, "an order and a valid Idempotency-Key are needed").into_response()
+        );
     };
     // Whose key it is. An API with accounts takes the account's id here, which does not rotate.
     let tenant = headers.get(header::AUTHORIZATION).map(|value| Tenant::credential(value.as_bytes()));
@@ -87,7 +89,9 @@ pub async fn take(pool: &Pool, headers: &HeaderMap, body: &[u8]) -> Result<Respo
             outcome
         }
         Begun::Replay(outcome) | Begun::Failed(outcome) => outcome,
-        Begun::Mismatch(_) => return Ok(refuse(StatusCode::UNPROCESSABLE_ENTITY, "the key was used for another order")),
+        Begun::Mismatch(_) => {
+            return Ok(refuse(StatusCode::UNPROCESSABLE_ENTITY, "the key was used for another order"));
+        }
         _ => return Ok(refuse(StatusCode::CONFLICT, "an order with this key is being taken")),
     };
     tx.commit().await?;

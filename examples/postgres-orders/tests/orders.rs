@@ -12,7 +12,8 @@ use tower::ServiceExt;
 
 /// Status, location and body.
 async fn order(app: axum::Router, key: &str, order: &str) -> (u16, Option<String>, Vec<u8>) {
-    let request = Request::post("/orders").header("idempotency-key", key).body(Body::from(order.to_owned())).unwrap();
+    let request =
+        Request::post("/orders").header("idempotency-key", key).body(Body::from(order.to_owned())).unwrap();
     let answer = app.oneshot(request).await.unwrap();
     let location = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
     let status = answer.status().as_u16();

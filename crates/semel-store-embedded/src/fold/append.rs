@@ -16,7 +16,7 @@ use crate::segment::{self, Class, Place};
 /// Which segments grow, and where.
 pub(super) struct Layout {
     segment_rows: u32,
-    newest: u32,
+    pub(super) newest: u32,
     pub(super) growing: HashMap<Class, u32>,
     /// By segment.
     rows: HashMap<u32, u32>,
@@ -38,11 +38,11 @@ pub(super) struct Appended {
 }
 
 impl Layout {
-    pub(super) fn of(index: &Index, segment_rows: u32) -> Self {
+    pub(super) fn of(index: &Index, segment_rows: u32, newest: u32) -> Self {
         let rows = |id: &u32| index.segments.get(id).map_or(0, |segment| segment.rows);
         Self {
             segment_rows,
-            newest: index.segments.last_key_value().map_or(0, |(id, _)| *id),
+            newest: index.segments.last_key_value().map_or(0, |(id, _)| *id).max(newest),
             rows: index.growing.values().map(|id| (*id, rows(id))).collect(),
             growing: index.growing.clone(),
         }

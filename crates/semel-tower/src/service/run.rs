@@ -227,7 +227,7 @@ impl Call {
     {
         let id = ready.ask.id.clone();
         let request = self.request(ready, None);
-        let answer = inner.call(request).await?.map(|body| Body::stream(Box::pin(body)));
+        let answer = self.worded(inner.call(request).await?);
         Ok(self.fresh(answer, Status::Unrecorded, None, &id, 0))
     }
 
