@@ -49,7 +49,7 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
             let durability = Durability::from(config.durability).max(Durability::Process);
             (durability.as_str(), kept(durability))
         }
-        StoreUrl::Redis(_) => ("the server's", SERVER_KEEPS),
+        StoreUrl::Postgres(_) | StoreUrl::Redis(_) => ("the server's", SERVER_KEEPS),
     };
     let report = Report {
         upstream: config.upstream.as_ref().map(ToString::to_string).unwrap_or_default(),

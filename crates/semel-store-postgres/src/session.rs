@@ -156,6 +156,11 @@ impl Dialer {
         Ok(())
     }
 
+    /// Notes that a commit may have been made without waiting for the standby, as when its connection was ended.
+    pub(crate) fn suspect(&self) {
+        self.doubts.raise();
+    }
+
     /// What the server said of itself on the newest connection.
     pub(crate) fn server(&self) -> Option<Arc<Server>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -170,6 +175,10 @@ struct Doubts {
 }
 
 impl Doubts {
+    fn raise(&self) {
+        self.raised.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn open(&self) -> bool {
         self.raised.load(Ordering::SeqCst) > self.settled.load(Ordering::SeqCst)
     }
@@ -219,7 +228,7 @@ impl Session {
     /// Notes that there is a commit on the primary which its standby may not have: until a later commit has waited for
     /// it, what is read may be lost with the primary.
     pub(crate) fn suspect(&self) {
-        self.doubts.raised.fetch_add(1, Ordering::SeqCst);
+        self.doubts.raise();
     }
 
     /// Before a read: sees to it that what is read will be kept.

@@ -185,6 +185,7 @@ impl Link {
             };
             match failure {
                 Failure::Unknown(reason) => {
+                    self.dialer.suspect();
                     self.session = None;
                     lost = Some(reason);
                 }

@@ -389,7 +389,7 @@ mod of_sqlx {
     }
 
     #[tokio::test]
-    async fn a_duplicate_that_waited_too_long_can_go_on_with_its_transaction() {
+    async fn a_duplicate_gives_up_and_its_transaction_goes_on() {
         let server = server().await;
         let mut first = PgConnection::connect(&server.url("postgres")).await.unwrap();
         let mut second = PgConnection::connect(&server.url("postgres")).await.unwrap();

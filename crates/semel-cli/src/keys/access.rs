@@ -19,7 +19,7 @@ pub(super) async fn reach(args: &StoreArgs, verbose: bool) -> Result<Client, Fai
     let refuse = |text: String| Failure::new(Exit::Unreachable, text);
     let path = match &url {
         StoreUrl::Embedded(path) => path,
-        StoreUrl::Redis(_) => {
+        StoreUrl::Postgres(_) | StoreUrl::Redis(_) => {
             tell(verbose, format_args!("opened {url}"));
             return Ok(in_process(url.open(&config).await?));
         }
