@@ -71,12 +71,12 @@ fn crowd(sorted: &[Duration]) -> usize {
 #[test]
 fn a_thousand_clients_that_are_told_to_come_back_do_not_come_at_once() {
     for retry_after in [None, Some("0"), Some("2"), Some("30")] {
-        let crowds: Vec<usize> = (0..20).map(|seed| crowd(&first_retries(seed, retry_after))).collect();
-        let worst = crowds.iter().max().unwrap();
-        println!(
-            "retry-after {retry_after:?}: at most {worst} of {CLIENTS} in any 50 ms over 20 runs: {crowds:?}"
-        );
-        assert!(*worst * 100 <= CLIENTS * 13, "{retry_after:?}: {crowds:?}");
+        let mut crowds: Vec<usize> = (0..20).map(|seed| crowd(&first_retries(seed, retry_after))).collect();
+        crowds.sort_unstable();
+        println!("retry-after {retry_after:?}: at most of {CLIENTS} in any 50 ms, by run: {crowds:?}");
+        // Ten in a hundred are expected of half a second; the fullest of all windows has some more by chance.
+        assert!(crowds[17] * 100 <= CLIENTS * 13, "nine runs of ten, {retry_after:?}: {crowds:?}");
+        assert!(crowds[19] * 100 <= CLIENTS * 15, "every run, {retry_after:?}: {crowds:?}");
     }
 }
 
