@@ -39,25 +39,9 @@ const PAGE_BYTES: u32 = 8_192;
 pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
     let path =
         &resolved(&config.path).map_err(|error| OpenError::new(OpenErrorKind::Io, &config.path, error))?;
-    let refuse = |fault: Fault| {
-        let kind = match fault.kind() {
-            StoreErrorKind::Corrupt => OpenErrorKind::Damaged,
-            _ => OpenErrorKind::Io,
-        };
-        OpenError::new(kind, path, fault)
-    };
+    let refuse = |fault| refusal(path, fault);
     let owner = Owner::take(path)?;
-    if rusqlite::version_number() < SQLITE_MIN {
-        let why = format!("SQLite {} is too old", rusqlite::version());
-        return Err(OpenError::new(OpenErrorKind::Io, path, why));
-    }
-    // SQLite gives its other files the mode of this one.
-    private().open(path).map_err(|error| OpenError::new(OpenErrorKind::Io, path, error))?;
-    let mut conn = connect(path, config).map_err(|error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::new(OpenErrorKind::Foreign, path, error),
-        _ => refuse(error.into()),
-    })?;
-    schema::migrate(&mut conn).map_err(|(kind, source)| OpenError::new(kind, path, source))?;
+    let conn = file(path, config)?;
     let mut tables = load(&conn).map_err(refuse)?;
     let logged = logged(&conn, &tables.index).map_err(refuse)?;
     let sync = config.durability == Durability::Power;
@@ -110,6 +94,30 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         asked_for_spare: false,
     };
     Ok(Opened { path: path.clone(), writer, folder, jobs: waiting })
+}
+
+/// The file, in this version's format.
+fn file(path: &Path, config: &EmbeddedConfig) -> Result<Connection, OpenError> {
+    if rusqlite::version_number() < SQLITE_MIN {
+        let why = format!("SQLite {} is too old", rusqlite::version());
+        return Err(OpenError::new(OpenErrorKind::Io, path, why));
+    }
+    // SQLite gives its other files the mode of this one.
+    private().open(path).map_err(|error| OpenError::new(OpenErrorKind::Io, path, error))?;
+    let mut conn = connect(path, config).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::new(OpenErrorKind::Foreign, path, error),
+        _ => refusal(path, error.into()),
+    })?;
+    schema::migrate(&mut conn).map_err(|(kind, source)| OpenError::new(kind, path, source))?;
+    Ok(conn)
+}
+
+fn refusal(path: &Path, fault: Fault) -> OpenError {
+    let kind = match fault.kind() {
+        StoreErrorKind::Corrupt => OpenErrorKind::Damaged,
+        _ => OpenErrorKind::Io,
+    };
+    OpenError::new(kind, path, fault)
 }
 
 /// Where the file is whatever it is called by, so that owner and log lie beside it and not beside a link to it.
