@@ -1,5 +1,7 @@
 //! S12: whoever watches a record is told of its change.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use semel::record::ReleaseFrom;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -13,15 +15,15 @@ pub async fn s12_a_thousand_watchers_see_the_outcome(subject: Subject) {
     let store = subject.store();
     let record = won(&*store, claim_of(&id("k"))).await;
     let mut watchers = JoinSet::new();
+    let watching = Arc::new(AtomicUsize::new(0));
     for _ in 0..1_000 {
-        let (store, record) = (subject.store(), record.clone());
+        let (store, record, watching) = (subject.store(), record.clone(), Arc::clone(&watching));
         watchers.spawn(async move {
             // A watch is a hint and may resolve early.
             loop {
-                timeout(PATIENCE, store.watch(&record.id, record.guard))
-                    .await
-                    .expect("not told in time")
-                    .unwrap();
+                let watch = store.watch(&record.id, record.guard);
+                watching.fetch_add(1, Ordering::Relaxed);
+                timeout(PATIENCE, watch).await.expect("not told in time").unwrap();
                 let now = store.get(&record.id).await.unwrap().unwrap();
                 if let Some(outcome) = now.outcome() {
                     return outcome.clone();
@@ -29,7 +31,10 @@ pub async fn s12_a_thousand_watchers_see_the_outcome(subject: Subject) {
             }
         });
     }
-    tokio::task::yield_now().await;
+    // Whoever begins to watch after the outcome is told of it at once, and would see nothing of waking.
+    while watching.load(Ordering::Relaxed) < 1_000 {
+        tokio::task::yield_now().await;
+    }
     done(store.complete(completion(&record, "receipt", HOUR))).await;
     let seen = watchers.join_all().await;
     assert_eq!(seen.len(), 1_000);
