@@ -4,13 +4,15 @@
 //! In reading order: [`scenario`] is what a client is asked to do and what was seen of it, made of [`attempt`]s;
 //! [`report`] is what that comes to; [`drive`] makes the client act; [`api`] is what the server stands for.
 //!
-//! Not a client and not a proxy: nothing here sends a request. Not for judging an API either: what is judged is who
-//! calls it.
+//! [`mirror`] is the other side: an API that claims to honour keys is asked, and judged.
+//!
+//! Not a client and not a proxy: but for the mirror nothing here sends a request.
 
 pub mod api;
 pub mod attempt;
 mod clock;
 pub mod drive;
 mod millis;
+pub mod mirror;
 pub mod report;
 pub mod scenario;
