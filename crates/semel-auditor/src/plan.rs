@@ -52,6 +52,8 @@ pub enum Turn {
     Measured,
     /// Alone: delays are measured in hundredths of seconds.
     Alone,
+    /// Alone, because it is a load that others would feel.
+    Load,
 }
 
 const ONE: Planned = Planned {
@@ -74,7 +76,12 @@ const fn one(name: &'static str, script: &'static str) -> Planned {
 
 /// A value of Retry-After that makes no sense, or is rare.
 const fn hostile(name: &'static str, script: &'static str) -> Planned {
-    Planned { deadline: Some(DEADLINE), watch: Duration::from_secs(9), ..one(name, script) }
+    Planned {
+        deadline: Some(DEADLINE),
+        watch: Duration::from_secs(9),
+        turn: Turn::Measured,
+        ..one(name, script)
+    }
 }
 
 /// Five calls that are told when to come back.
@@ -131,7 +138,6 @@ pub const SCENARIOS: &[Planned] = &[
     one("redirect-308", "308|location={base}/moved, 200"),
     one("redirect-307-away", "307|location={other}/moved, 200"),
     one("redirect-308-away", "308|location={other}/moved, 200"),
-    Planned { calls: 1000, parallel: 200, watch: Duration::from_secs(30), ..one("outage", "503") },
     told("retry-after-429", "429|retry-after=2, 200"),
     told("retry-after-503", "503|retry-after=2, 200"),
     told("retry-after-date", "429|retry-after=date+4, 200"),
@@ -140,6 +146,13 @@ pub const SCENARIOS: &[Planned] = &[
         parallel: 40,
         turn: Turn::Alone,
         ..with_retries(4, one("herd", "503, 503, 503, 200"))
+    },
+    Planned {
+        calls: 1000,
+        parallel: 200,
+        watch: Duration::from_secs(30),
+        turn: Turn::Load,
+        ..one("outage", "503")
     },
 ];
 
