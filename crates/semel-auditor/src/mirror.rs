@@ -61,7 +61,8 @@ pub async fn audit(plan: &Plan, progress: &mut (dyn FnMut(&Case) + Send)) -> Res
         let points: Vec<&Point> = case.points.iter().filter(|point| is_chosen(point, plan)).collect();
         if let Some(lacking) = case.needs.iter().find(|need| !plan.has(**need)) {
             let message = format!("Not asked: {}.", lacking.advice());
-            findings.extend(points.iter().map(|point| finding(point, Verdict::NotApplicable, message.clone())));
+            findings
+                .extend(points.iter().map(|point| finding(point, Verdict::NotApplicable, message.clone())));
             continue;
         }
         progress(case);

@@ -106,7 +106,9 @@ impl Need {
             Self::Body => "give the request a body (--body)",
             Self::OtherBody => "give a second valid body (--body-other)",
             Self::InvalidBody => "give a body that the API answers with 4xx (--body-invalid)",
-            Self::NoContent => "name a request that is answered without a body (--no-content 'DELETE /orders/7')",
+            Self::NoContent => {
+                "name a request that is answered without a body (--no-content 'DELETE /orders/7')"
+            }
             Self::Failing => "name a request that is answered 5xx (--failing 'POST /fails')",
             Self::Credential => "give a credential (--credential 'Authorization: Bearer …')",
             Self::TwoCredentials => "give the credentials of two callers (--credential twice)",
@@ -290,7 +292,9 @@ impl Status {
     pub(super) fn holds(&self, status: u16) -> bool {
         match self {
             Self::Exact(exact) => *exact == status,
-            Self::Class(class) => class.chars().next().and_then(|digit| digit.to_digit(10)) == Some(u32::from(status / 100)),
+            Self::Class(class) => {
+                class.chars().next().and_then(|digit| digit.to_digit(10)) == Some(u32::from(status / 100))
+            }
         }
     }
 }

@@ -27,13 +27,20 @@ impl Counter {
         let (uri, pointer) = (&self.uri, &self.pointer);
         let answer = match self.host.send(&self.request, None).await {
             Came::Answer(answer) if answer.status == 200 => answer,
-            came => return Err(Refused(format!("GET {uri}, which should count the effects, {}", told_of(&came)))),
+            came => {
+                return Err(Refused(format!("GET {uri}, which should count the effects, {}", told_of(&came))));
+            }
         };
-        let json: Value = serde_json::from_slice(&answer.body)
-            .map_err(|error| Refused(format!("GET {uri}, which should count the effects, is no JSON: {error}")))?;
+        let json: Value = serde_json::from_slice(&answer.body).map_err(|error| {
+            Refused(format!("GET {uri}, which should count the effects, is no JSON: {error}"))
+        })?;
         json.pointer(pointer)
-            .and_then(|value| value.as_u64().or_else(|| value.as_array().and_then(|all| u64::try_from(all.len()).ok())))
-            .ok_or_else(|| Refused(format!("GET {uri} has neither a number nor a list at `{pointer}`: {json}")))
+            .and_then(|value| {
+                value.as_u64().or_else(|| value.as_array().and_then(|all| u64::try_from(all.len()).ok()))
+            })
+            .ok_or_else(|| {
+                Refused(format!("GET {uri} has neither a number nor a list at `{pointer}`: {json}"))
+            })
     }
 }
 

@@ -223,9 +223,8 @@ fn other_status_or_body(first: &Answer, answer: &Answer) -> Option<String> {
     if first.status != answer.status {
         return Some(format!("the status is {} and was {}", answer.status, first.status));
     }
-    (first.body != answer.body).then(|| {
-        format!("the body is {} and was {}", shown(&answer.body), shown(&first.body))
-    })
+    (first.body != answer.body)
+        .then(|| format!("the body is {} and was {}", shown(&answer.body), shown(&first.body)))
 }
 
 fn shown(body: &[u8]) -> String {
@@ -301,7 +300,10 @@ fn missing_header(first: &HeaderMap, answer: &HeaderMap) -> Option<String> {
 fn not_answer_of(of: &Of, first: &str, scene: &Scene<'_>) -> Result<Held, Held> {
     let (_, model) = scene.first(first)?;
     if !is_success(model) {
-        return Ok(Held::Yes(format!("`{first}` was refused with {}: there is no answer to get.", model.status)));
+        return Ok(Held::Yes(format!(
+            "`{first}` was refused with {}: there is no answer to get.",
+            model.status
+        )));
     }
     for (reply, answer) in scene.answers(of)? {
         if !is_success(answer) {
@@ -390,7 +392,8 @@ fn header(of: &Of, name: &str, has: Option<&str>, scene: &Scene<'_>) -> Result<H
     for (reply, answer) in scene.answers(of)? {
         let found: Vec<&http::HeaderValue> = answer.headers.get_all(name).iter().collect();
         let holds = |word: &str| {
-            let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+            let text =
+                |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
             found.iter().any(|value| text(value).split(',').any(|own| own.trim() == word))
         };
         if found.is_empty() || !has.is_none_or(holds) {
@@ -426,7 +429,9 @@ fn echoed(of: &Of, scene: &Scene<'_>) -> Result<Held, Held> {
     for (reply, answer) in scene.answers(of)? {
         let key = reply.request.keys.concat();
         let value = answer.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec());
-        let same = value.is_some_and(|value| value.trim_ascii() == key.as_bytes() || value == format!("\"{key}\"").into_bytes());
+        let same = value.is_some_and(|value| {
+            value.trim_ascii() == key.as_bytes() || value == format!("\"{key}\"").into_bytes()
+        });
         if !same {
             return Ok(Held::No(format!("The answer to `{}` does not name its key.", reply.name)));
         }
@@ -448,10 +453,15 @@ fn expiry(of: &Of, scene: &Scene<'_>) -> Result<Held, Held> {
                 )));
             }
             (Some(Err(text)), _) => {
-                return Ok(Held::No(format!("Idempotency-Expires is `{}`, which is no HTTP date.", text.escape_debug())));
+                return Ok(Held::No(format!(
+                    "Idempotency-Expires is `{}`, which is no HTTP date.",
+                    text.escape_debug()
+                )));
             }
             (Some(Ok(expires)), Some(Ok(now))) if expires <= now => {
-                return Ok(Held::No("Idempotency-Expires is not later than the answer's own Date.".to_owned()));
+                return Ok(Held::No(
+                    "Idempotency-Expires is not later than the answer's own Date.".to_owned(),
+                ));
             }
             (Some(Ok(_)), _) => {}
         }
@@ -534,7 +544,9 @@ fn telling(body: &[u8]) -> BTreeSet<String> {
             found.extend(text.split(['&', '=', ' ', '\n']).map(str::to_owned));
         }
     }
-    found.retain(|text| text.len() >= 4 && text.contains(|c: char| c.is_ascii_digit() || c == ' ' || c == '@'));
+    found.retain(|text| {
+        text.len() >= 4 && text.contains(|c: char| c.is_ascii_digit() || c == ' ' || c == '@')
+    });
     found
 }
 
@@ -558,7 +570,9 @@ fn bodiless(of: &Of, scene: &Scene<'_>) -> Result<Held, Held> {
 fn once(of: &Of, scene: &Scene<'_>) -> Result<Held, Held> {
     if let (Some(_), Some(effects)) = (&scene.runner.counter, scene.round.effects) {
         return Ok(match effects {
-            0 | 1 => Held::Yes(format!("{} requests had {} (counted).", scene.round.replies.len(), times(effects))),
+            0 | 1 => {
+                Held::Yes(format!("{} requests had {} (counted).", scene.round.replies.len(), times(effects)))
+            }
             _ => Held::No(format!("The request was run again: {} where one was meant.", times(effects))),
         });
     }

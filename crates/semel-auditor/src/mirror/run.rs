@@ -16,7 +16,7 @@ use crate::attempt::{Attempt, Ended, Origin};
 use crate::clock::Since;
 use crate::scenario::{End, Scenario, Seen};
 
-/// How long a record may stay in flight once its requests are over.
+/// How long a record may stay in flight once its requests are over; no longer than the plan's patience.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 /// How long the counter may lag behind the answers.
@@ -95,7 +95,8 @@ impl Runner<'_> {
             let sent_at = began.elapsed();
             let came = self.host.send(request, send.hang_up).await;
             let conflict = matches!(&came, Came::Answer(answer) if answer.status == 409);
-            let again = send.settled && conflict && settling.elapsed() < SETTLE_TIMEOUT;
+            let again =
+                send.settled && conflict && settling.elapsed() < SETTLE_TIMEOUT.min(self.plan.timeout);
             replies.push(Reply {
                 // What is only waited for is in the log, and not judged.
                 name: if again { format!("{} (waiting)", send.send) } else { send.send.clone() },
@@ -188,7 +189,8 @@ impl Runner<'_> {
             Came::Broken(why) => (format!("broken: {why}"), Ended::Broken),
             Came::Left => ("hung up".to_owned(), Ended::Left),
         };
-        let identity = effects::success(&reply.came).and_then(|answer| effects::identity(answer, self.plan.id.as_deref()));
+        let identity = effects::success(&reply.came)
+            .and_then(|answer| effects::identity(answer, self.plan.id.as_deref()));
         let effect = identity.as_ref().is_some_and(|identity| !known.contains(identity));
         known.extend(identity);
         let request = &reply.request;
@@ -214,7 +216,8 @@ impl Runner<'_> {
     fn headers(&self, request: &Outgoing) -> Vec<(String, String)> {
         const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
         let credential = |name: &str| {
-            let own = self.plan.credentials.iter().any(|(credential, _)| credential.eq_ignore_ascii_case(name));
+            let own =
+                self.plan.credentials.iter().any(|(credential, _)| credential.eq_ignore_ascii_case(name));
             own || SECRET.contains(&name)
         };
         let shown = request.headers.iter().map(|(name, value)| {

@@ -109,11 +109,14 @@ fn connector() -> Result<TlsConnector, String> {
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err("the system has no trusted certificates; SSL_CERT_FILE can name a file of them".to_owned());
+        return Err(
+            "the system has no trusted certificates; SSL_CERT_FILE can name a file of them".to_owned()
+        );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    let config =
+        config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -156,7 +159,8 @@ impl Connection {
         let answering = async move {
             let answer = self.sender.send_request(outgoing).await.map_err(|error| error.to_string())?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, BODY_MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
+            let body =
+                Limited::new(body, BODY_MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
             drop(self.driver);
             Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
         };

@@ -265,7 +265,9 @@ fn relative(path: &str) -> Option<String> {
         href.push('/');
         for byte in part.bytes() {
             match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => href.push(char::from(byte)),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                    href.push(char::from(byte))
+                }
                 other => href.push_str(&format!("%{other:02X}")),
             }
         }

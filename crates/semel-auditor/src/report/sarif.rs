@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::terminal::name;
 use super::{Audit, Finding, Severity, Verdict};
 
-const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
 #[derive(Serialize)]
 struct Log {
@@ -117,7 +118,8 @@ fn run(audit: &Audit) -> Run {
         short_description: Text { text: finding.title.clone() },
         default_configuration: Configuration { level: level(finding.severity) },
     });
-    let results = audit.findings.iter().enumerate().map(|(index, finding)| outcome(audit, index, finding, &name));
+    let results =
+        audit.findings.iter().enumerate().map(|(index, finding)| outcome(audit, index, finding, &name));
     Run {
         tool: Tool {
             driver: Driver {
@@ -144,7 +146,8 @@ fn outcome(audit: &Audit, rule_index: usize, finding: &Finding, subject: &str) -
     for figure in &finding.figures {
         figures.insert(figure.name.clone(), figure.value.clone());
     }
-    let fingerprint = ("semelAudit/v1".to_owned(), json!(format!("{}:{}", audit.subject.name, finding.check)));
+    let fingerprint =
+        ("semelAudit/v1".to_owned(), json!(format!("{}:{}", audit.subject.name, finding.check)));
     Outcome {
         rule_id: finding.check.clone(),
         rule_index,
@@ -158,7 +161,8 @@ fn outcome(audit: &Audit, rule_index: usize, finding: &Finding, subject: &str) -
         level: if finding.verdict == Verdict::Fail { level(finding.severity) } else { "none" },
         message: Text { text: finding.message.clone() },
         locations: vec![Location {
-            physical_location: log.map(|uri| PhysicalLocation { artifact_location: ArtifactLocation { uri } }),
+            physical_location: log
+                .map(|uri| PhysicalLocation { artifact_location: ArtifactLocation { uri } }),
             logical_locations: [LogicalLocation { fully_qualified_name: subject.to_owned(), kind: "module" }],
         }],
         partial_fingerprints: Map::from_iter([fingerprint]),

@@ -4,19 +4,19 @@
 use std::time::Duration;
 
 use semel_auditor::attempt::{Attempt, Ended, Origin};
-use semel_auditor::report::{Audit, Figure, Finding, Severity, Subject, Verdict, VERSION, grade};
+use semel_auditor::report::{Audit, Figure, Finding, Severity, Subject, VERSION, Verdict, grade};
 use semel_auditor::scenario::{End, Scenario, Seen};
 use serde_json::json;
 
 /// What a page must show and never obey.
-pub const HOSTILE: &str = "</code></pre></title></style><script>document.body.id='owned'</script>\
+pub(crate) const HOSTILE: &str = "</code></pre></title></style><script>document.body.id='owned'</script>\
     <img src=x onerror=\"document.body.id='owned'\">'\"&amp;\u{202e}\u{1b}[31m\0";
 
-pub fn ms(ms: u64) -> Duration {
+pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub fn attempt(call: u32, key: Option<&str>, at: u64, ended: u64, step: &str) -> Attempt {
+pub(crate) fn attempt(call: u32, key: Option<&str>, at: u64, ended: u64, step: &str) -> Attempt {
     let mut headers = vec![
         ("content-type".to_owned(), "application/json".to_owned()),
         ("authorization".to_owned(), "(32 characters)".to_owned()),
@@ -73,7 +73,14 @@ fn finding(check: &str, title: &str, severity: Severity, verdict: Verdict, messa
     Finding { check, title, severity, verdict, message, figures: Vec::new(), seen: Vec::new() }
 }
 
-fn audit(name: &str, language: &str, findings: Vec<Finding>, seen: Vec<Seen>, meant: u64, made: u64) -> Audit {
+fn audit(
+    name: &str,
+    language: &str,
+    findings: Vec<Finding>,
+    seen: Vec<Seen>,
+    meant: u64,
+    made: u64,
+) -> Audit {
     let (score, grade) = grade(&findings);
     Audit {
         version: VERSION,
@@ -111,7 +118,7 @@ fn herd(delay: impl Fn(u32) -> u64) -> Vec<Attempt> {
 }
 
 /// A client that makes a new key for each attempt and comes back in a herd.
-pub fn careless() -> Audit {
+pub(crate) fn careless() -> Audit {
     let mut keys = finding(
         "C2",
         "Same key over retries",
@@ -143,12 +150,30 @@ pub fn careless() -> Audit {
     );
     count.seen = vec![0];
     let findings = vec![
-        finding("C1", "A key by default", Severity::S1, Verdict::Pass, "Every first attempt carried Idempotency-Key."),
+        finding(
+            "C1",
+            "A key by default",
+            Severity::S1,
+            Verdict::Pass,
+            "Every first attempt carried Idempotency-Key.",
+        ),
         keys,
-        finding("C7", "Keys are hard to guess", Severity::S2, Verdict::Info, "64 keys are UUIDs of version 4: 122 random bits."),
+        finding(
+            "C7",
+            "Keys are hard to guess",
+            Severity::S2,
+            Verdict::Info,
+            "64 keys are UUIDs of version 4: 122 random bits.",
+        ),
         count,
         jitter,
-        finding("C22", "Retries can be switched off", Severity::S2, Verdict::NotApplicable, "This client has no such setting."),
+        finding(
+            "C22",
+            "Retries can be switched off",
+            Severity::S2,
+            Verdict::NotApplicable,
+            "This client has no such setting.",
+        ),
     ];
     let retried = vec![
         attempt(0, Some("1f0a7c52-61d0-4c9e-9a3e-2b1f4f2d8a10"), 12, 18, "503"),
@@ -164,27 +189,56 @@ pub fn careless() -> Audit {
     let seen = vec![
         seen("retry-503", "503, 503, 200", retried, Some("logs/careless/retry-503.log")),
         seen("lost-answer", "dup-effect, 200", lost, None),
-        seen("herd", "the first 40 requests 503, then 200", herd(|call| if call < 34 { 500 } else { 430 + u64::from(call) * 9 }), None),
+        seen(
+            "herd",
+            "the first 40 requests 503, then 200",
+            herd(|call| if call < 34 { 500 } else { 430 + u64::from(call) * 9 }),
+            None,
+        ),
     ];
     audit("careless-sdk", "python", findings, seen, 42, 44)
 }
 
 /// A client that keeps everything.
-pub fn careful() -> Audit {
-    let mut jitter =
-        finding("C11", "Retries are spread", Severity::S1, Verdict::Pass, "At most 8 % of 40 calls came back within the same 50 ms.");
+pub(crate) fn careful() -> Audit {
+    let mut jitter = finding(
+        "C11",
+        "Retries are spread",
+        Severity::S1,
+        Verdict::Pass,
+        "At most 8 % of 40 calls came back within the same 50 ms.",
+    );
     jitter.seen = vec![0];
     let findings = vec![
-        finding("C1", "A key by default", Severity::S1, Verdict::Pass, "Every first attempt carried Idempotency-Key."),
-        finding("C2", "Same key over retries", Severity::S0, Verdict::Pass, "Each call kept its key over 3 attempts."),
+        finding(
+            "C1",
+            "A key by default",
+            Severity::S1,
+            Verdict::Pass,
+            "Every first attempt carried Idempotency-Key.",
+        ),
+        finding(
+            "C2",
+            "Same key over retries",
+            Severity::S0,
+            Verdict::Pass,
+            "Each call kept its key over 3 attempts.",
+        ),
         jitter,
     ];
     let herd = herd(|call| 260 + u64::from(call * 37 % 40) * 13);
-    audit("careful-sdk", "node", findings, vec![seen("herd", "the first 40 requests 503, then 200", herd, None)], 42, 42)
+    audit(
+        "careful-sdk",
+        "node",
+        findings,
+        vec![seen("herd", "the first 40 requests 503, then 200", herd, None)],
+        42,
+        42,
+    )
 }
 
 /// A client that sends what no page must obey, in every place where text can be.
-pub fn hostile() -> Audit {
+pub(crate) fn hostile() -> Audit {
     let mut bad = attempt(0, Some(HOSTILE), 3, 9, HOSTILE);
     bad.method = HOSTILE.to_owned();
     bad.target = HOSTILE.to_owned();

@@ -69,7 +69,8 @@ fn histogram(delays: &[Duration]) -> Markup {
     let crowded = bins.iter().filter(|many| f64::from(**many) > limit).count();
     let alt = format!("{} delays; the fullest 50 ms hold {most} of them", delays.len());
     // A mark every so many bins, so that they do not touch.
-    let every = [1_u32, 2, 5, 10, 20, 40].into_iter().find(|every| wide * f64::from(*every) >= 46.0).unwrap_or(40);
+    let every =
+        [1_u32, 2, 5, 10, 20, 40].into_iter().find(|every| wide * f64::from(*every) >= 46.0).unwrap_or(40);
     html! {
         figure {
             div.wide {
