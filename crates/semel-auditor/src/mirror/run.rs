@@ -16,7 +16,7 @@ use crate::attempt::{Attempt, Ended, Origin};
 use crate::clock::Since;
 use crate::scenario::{End, Scenario, Seen};
 
-/// How long a record may stay in flight once its requests are over.
+/// How long a record may stay in flight once its requests are over; no longer than the plan's patience.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 /// How long the counter may lag behind the answers.
@@ -95,7 +95,8 @@ impl Runner<'_> {
             let sent_at = began.elapsed();
             let came = self.host.send(request, send.hang_up).await;
             let conflict = matches!(&came, Came::Answer(answer) if answer.status == 409);
-            let again = send.settled && conflict && settling.elapsed() < SETTLE_TIMEOUT;
+            let again =
+                send.settled && conflict && settling.elapsed() < SETTLE_TIMEOUT.min(self.plan.timeout);
             replies.push(Reply {
                 // What is only waited for is in the log, and not judged.
                 name: if again { format!("{} (waiting)", send.send) } else { send.send.clone() },
@@ -175,7 +176,17 @@ impl Runner<'_> {
             deadline_ms: None,
         };
         let (scenario, script) = (case.name.clone(), case.about.clone());
-        Seen { scenario, script, asked, attempts, said: Vec::new(), end: End::Finished, took, log: None }
+        Seen {
+            scenario,
+            script,
+            asked,
+            attempts,
+            said: Vec::new(),
+            end: End::Finished,
+            took,
+            stalled: Duration::ZERO,
+            log: None,
+        }
     }
 
     fn attempt(&self, call: u32, reply: &Reply, known: &mut Vec<String>) -> Attempt {

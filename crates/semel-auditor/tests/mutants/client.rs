@@ -196,7 +196,7 @@ impl Client {
         let random = f64::from(u32::try_from(spread(chance()) >> 40).unwrap()) / f64::from(1 << 24);
         let cap = if self.is(Fault::NeverGivesUp) { 1200.0 } else { 8000.0 };
         let step = if self.is(Fault::ConstantDelay) { 0 } else { retries.min(8) };
-        let jitter = if self.is(Fault::NoJitter) { 1.0 } else { 0.5 + random };
+        let jitter = if self.is(Fault::NoJitter) { 1.0 } else { 0.2 + 1.6 * random };
         let backoff = (BASE_MS * 2_f64.powi(i32::try_from(step).unwrap())).min(cap) * jitter;
         let ms = match asked {
             None => backoff,

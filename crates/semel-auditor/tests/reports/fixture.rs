@@ -9,14 +9,14 @@ use semel_auditor::scenario::{End, Scenario, Seen};
 use serde_json::json;
 
 /// What a page must show and never obey.
-pub const HOSTILE: &str = "</code></pre></title></style><script>document.body.id='owned'</script>\
+pub(crate) const HOSTILE: &str = "</code></pre></title></style><script>document.body.id='owned'</script>\
     <img src=x onerror=\"document.body.id='owned'\">'\"&amp;\u{202e}\u{1b}[31m\0";
 
-pub fn ms(ms: u64) -> Duration {
+pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub fn attempt(call: u32, key: Option<&str>, at: u64, ended: u64, step: &str) -> Attempt {
+pub(crate) fn attempt(call: u32, key: Option<&str>, at: u64, ended: u64, step: &str) -> Attempt {
     let mut headers = vec![
         ("content-type".to_owned(), "application/json".to_owned()),
         ("authorization".to_owned(), "(32 characters)".to_owned()),
@@ -64,6 +64,7 @@ fn seen(scenario: &str, script: &str, attempts: Vec<Attempt>, log: Option<&str>)
         said: Vec::new(),
         end: End::Finished,
         took,
+        stalled: Duration::ZERO,
         log: log.map(str::to_owned),
     }
 }
@@ -118,7 +119,7 @@ fn herd(delay: impl Fn(u32) -> u64) -> Vec<Attempt> {
 }
 
 /// A client that makes a new key for each attempt and comes back in a herd.
-pub fn careless() -> Audit {
+pub(crate) fn careless() -> Audit {
     let mut keys = finding(
         "C2",
         "Same key over retries",
@@ -200,7 +201,7 @@ pub fn careless() -> Audit {
 }
 
 /// A client that keeps everything.
-pub fn careful() -> Audit {
+pub(crate) fn careful() -> Audit {
     let mut jitter = finding(
         "C11",
         "Retries are spread",
@@ -238,7 +239,7 @@ pub fn careful() -> Audit {
 }
 
 /// A client that sends what no page must obey, in every place where text can be.
-pub fn hostile() -> Audit {
+pub(crate) fn hostile() -> Audit {
     let mut bad = attempt(0, Some(HOSTILE), 3, 9, HOSTILE);
     bad.method = HOSTILE.to_owned();
     bad.target = HOSTILE.to_owned();
