@@ -2,10 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Since;
 use crate::report::Subject;
 use crate::scenario::{End, Said, Scenario};
+
+pub mod command;
+pub mod person;
 
 /// A scenario under way. Dropped, it is given up: whatever still runs of it must not send any more, as far as that can
 /// be had.
@@ -18,6 +22,16 @@ pub trait Drive: Send + Sync {
 
     /// Makes the calls of one scenario and tells what became of them. Several scenarios may be in progress at once.
     fn drive(&self, scenario: Scenario, heard: Heard) -> Driving;
+
+    /// What it left on its standard error most recently, to explain why nothing was sent.
+    fn last_words(&self) -> Option<String> {
+        None
+    }
+
+    /// For clients that do not say when they are done: a scenario ends when nothing has arrived for so long.
+    fn ends_when_quiet(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Where what a client says goes to.

@@ -2,15 +2,25 @@
 //! does is judged from the server's own log, by 24 checks.
 //!
 //! In reading order: [`scenario`] is what a client is asked to do and what was seen of it, made of [`attempt`]s;
-//! [`report`] is what that comes to; [`drive`] makes the client act; [`api`] is what the server stands for.
+//! [`checks`] judge that, and [`report`] is what they come to. [`plan`] lists the scenarios, a [`script`] each says how
+//! the [`server`] fails, whose [`ledger`] counts the payments; [`api`] is what it stands for. [`drive`] makes the client
+//! act, and [`audit`](mod@audit) puts it all together.
 //!
 //! Not a client and not a proxy: nothing here sends a request. Not for judging an API either: what is judged is who
 //! calls it.
 
 pub mod api;
 pub mod attempt;
+pub mod audit;
+pub mod checks;
 mod clock;
 pub mod drive;
+pub mod ledger;
 mod millis;
+pub mod plan;
 pub mod report;
 pub mod scenario;
+pub mod script;
+pub mod server;
+
+pub use audit::audit;
