@@ -1,5 +1,7 @@
 //! The server fails as its script says: seen from a client's side, over HTTP/1.1, HTTP/2 and TLS.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
