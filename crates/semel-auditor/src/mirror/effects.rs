@@ -28,7 +28,10 @@ impl Counter {
         let answer = match self.host.send(&self.request, None).await {
             Came::Answer(answer) if answer.status == 200 => answer,
             came => {
-                return Err(Refused(format!("GET {uri}, which should count the effects, {}", told_of(&came))));
+                return Err(Refused(format!(
+                    "GET {uri}, which should count the effects, {}",
+                    told_of(&came)
+                )));
             }
         };
         let json: Value = serde_json::from_slice(&answer.body).map_err(|error| {

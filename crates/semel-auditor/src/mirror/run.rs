@@ -176,7 +176,17 @@ impl Runner<'_> {
             deadline_ms: None,
         };
         let (scenario, script) = (case.name.clone(), case.about.clone());
-        Seen { scenario, script, asked, attempts, said: Vec::new(), end: End::Finished, took, log: None }
+        Seen {
+            scenario,
+            script,
+            asked,
+            attempts,
+            said: Vec::new(),
+            end: End::Finished,
+            took,
+            stalled: Duration::ZERO,
+            log: None,
+        }
     }
 
     fn attempt(&self, call: u32, reply: &Reply, known: &mut Vec<String>) -> Attempt {

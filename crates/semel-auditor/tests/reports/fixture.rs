@@ -64,6 +64,7 @@ fn seen(scenario: &str, script: &str, attempts: Vec<Attempt>, log: Option<&str>)
         said: Vec::new(),
         end: End::Finished,
         took,
+        stalled: Duration::ZERO,
         log: log.map(str::to_owned),
     }
 }
