@@ -63,6 +63,7 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
             "fm11_losers_of_a_race_get_the_answer_or_409",
             "fm38_losing_payload_is_refused",
             "fm67_hang_up_and_retry_have_one_effect",
+            "fm67_retry_after_a_hang_up_gets_the_answer",
         ],
     ),
     (

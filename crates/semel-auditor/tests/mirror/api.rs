@@ -294,9 +294,11 @@ impl Api {
         match self.fault {
             Fault::LocationLost => drop(headers.remove("location")),
             Fault::RequestIdLost => drop(headers.remove("x-request-id")),
+            // Takes all others of that name out.
             Fault::RepeatsLost => {
-                let first = headers.get("link").cloned();
-                headers.extend(first.map(|link| (http::header::LINK, link)));
+                if let Some(first) = headers.get("link").cloned() {
+                    headers.insert("link", first);
+                }
             }
             Fault::ReplaysWith200 => status = StatusCode::OK,
             _ => {}

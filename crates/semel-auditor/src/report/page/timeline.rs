@@ -15,6 +15,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 70.0;
 const ROW: f64 = 26.0;
 const BAR: f64 = 14.0;
+/// Room for a letter beside the ring of a payment.
+const BAR_MIN: f64 = 15.0;
 const AXIS: f64 = 26.0;
 /// Rows beyond are only counted.
 const ROWS_MAX: usize = 24;
@@ -34,15 +36,20 @@ pub(super) fn drawing(seen: &Seen) -> Markup {
     let scale = Scale::of(&seen.attempts);
     let shown = &rows[..rows.len().min(ROWS_MAX)];
     let height = AXIS + ROW * real(shown.len()) + 6.0;
-    let payments = seen.attempts.iter().filter(|attempt| attempt.effect).count();
-    let alt = format!("{} requests on a line of time, {payments} payments", seen.attempts.len());
+    let paid = Paid::of(&seen.attempts);
+    let alt = format!(
+        "{} requests on a line of time, {} payments, {} of them again for a call that had one",
+        seen.attempts.len(),
+        paid.all,
+        paid.again.len()
+    );
     html! {
         figure {
-            (legend(&keys, payments))
+            (legend(&keys, &paid, seen.attempts.iter().any(|attempt| attempt.keys.is_empty())))
             div.wide {
                 svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(alt) {
                     (axis(&scale, height))
-                    @for (place, row) in shown.iter().enumerate() { (drawn(row, place, &keys, &scale)) }
+                    @for (place, row) in shown.iter().enumerate() { (drawn(row, place, &keys, &paid, &scale)) }
                 }
             }
             @if rows.len() > shown.len() {
@@ -78,6 +85,31 @@ impl<'a> Keys<'a> {
 
     fn class(place: usize) -> String {
         format!("k{}", place % COLOURS)
+    }
+}
+
+/// The payments of a run.
+struct Paid {
+    all: usize,
+    /// When one was made for a call that had one already.
+    again: Vec<(Option<u32>, Duration)>,
+}
+
+impl Paid {
+    fn of(attempts: &[Attempt]) -> Self {
+        let (mut all, mut calls, mut again) = (0, Vec::new(), Vec::new());
+        for attempt in attempts.iter().filter(|attempt| attempt.effect) {
+            all += 1;
+            if calls.contains(&attempt.call) {
+                again.push((attempt.call, attempt.at));
+            }
+            calls.push(attempt.call);
+        }
+        Self { all, again }
+    }
+
+    fn ring(&self, attempt: &Attempt) -> &'static str {
+        if self.again.contains(&(attempt.call, attempt.at)) { "paid twice" } else { "paid" }
     }
 }
 
@@ -157,7 +189,7 @@ fn axis(scale: &Scale, height: f64) -> Markup {
     }
 }
 
-fn drawn(row: &Row<'_>, nth: usize, keys: &Keys<'_>, scale: &Scale) -> Markup {
+fn drawn(row: &Row<'_>, nth: usize, keys: &Keys<'_>, paid: &Paid, scale: &Scale) -> Markup {
     let top = AXIS + ROW * real(nth) + (ROW - BAR) / 2.0;
     let base = top + BAR - 3.0;
     html! {
@@ -165,7 +197,7 @@ fn drawn(row: &Row<'_>, nth: usize, keys: &Keys<'_>, scale: &Scale) -> Markup {
         @for (nth, attempt) in row.attempts.iter().enumerate() {
             @let (from, to) = (scale.x(attempt.at), scale.x(end(attempt)));
             @let next = row.attempts.get(nth + 1).map(|next| scale.x(next.at));
-            (bar(attempt, keys, from, to, top))
+            (bar(attempt, keys, paid, from, to, top))
             (outcome(attempt, from + width(from, to), next, base))
             @if let Some(following) = row.attempts.get(nth + 1) {
                 (delay(attempt, following, from + width(from, to), scale.x(following.at), top + BAR / 2.0))
@@ -175,10 +207,10 @@ fn drawn(row: &Row<'_>, nth: usize, keys: &Keys<'_>, scale: &Scale) -> Markup {
 }
 
 fn width(from: f64, to: f64) -> f64 {
-    (to - from).max(11.0)
+    (to - from).max(BAR_MIN)
 }
 
-fn bar(attempt: &Attempt, keys: &Keys<'_>, from: f64, to: f64, top: f64) -> Markup {
+fn bar(attempt: &Attempt, keys: &Keys<'_>, paid: &Paid, from: f64, to: f64, top: f64) -> Markup {
     let (class, letter) = match attempt.key() {
         Some(key) => {
             let nth = keys.place(key);
@@ -209,7 +241,7 @@ fn bar(attempt: &Attempt, keys: &Keys<'_>, from: f64, to: f64, top: f64) -> Mark
                 text.on x=(place(from + 2.0)) y=(place(top + BAR - 3.0)) { (letter) }
             }
             @if attempt.effect {
-                circle.paid cx=(place(from + wide)) cy=(place(top)) r="3.6" {}
+                circle class=(paid.ring(attempt)) cx=(place(from + wide)) cy=(place(top)) r="3.6" {}
             }
         }
     }
@@ -237,21 +269,26 @@ fn delay(one: &Attempt, next: &Attempt, from: f64, to: f64, middle: f64) -> Mark
             line.gap x1=(place(to - room * 0.5)) x2=(place(to - 3.0)) y1=(place(middle)) y2=(place(middle)) {}
         }
         @if letters_in(room * 0.5 - 8.0) >= text.chars().count() {
-            text.faint x=(place(to - 6.0)) y=(place(middle - 3.0)) text-anchor="end" { (text) }
+            text.faint x=(place(to - 9.0)) y=(place(middle - 4.0)) text-anchor="end" { (text) }
         }
     }
 }
 
-fn legend(keys: &Keys<'_>, payments: usize) -> Markup {
+fn legend(keys: &Keys<'_>, paid: &Paid, keyless: bool) -> Markup {
+    let ring = |class: &str| {
+        html! {
+            svg.ring width="10" height="10" viewBox="0 0 10 10" aria-hidden="true" { circle class=(class) cx="5" cy="5" r="3.6" {} }
+        }
+    };
     html! {
         ul.legend {
             @for (nth, key) in keys.0.iter().enumerate().take(LEGEND_MAX) {
                 li { i class=(Keys::class(nth)) {} (Keys::letter(nth)) " " code { (shortened(key)) } }
             }
             @if keys.0.len() > LEGEND_MAX { li { (keys.0.len() - LEGEND_MAX) " more keys" } }
-            @if keys.0.is_empty() { li { i.keyless {} "no key" } }
-            li { svg width="10" height="10" viewBox="0 0 10 10" style="display:inline-block;width:10px;min-width:0" aria-hidden="true" {
-                circle.paid cx="5" cy="5" r="3.6" {} } " payment made: " (payments) }
+            @if keyless { li { i.keyless {} "no key" } }
+            li { (ring("paid")) " took effect: " (paid.all) }
+            @if !paid.again.is_empty() { li { (ring("paid twice")) " again for the same call: " (paid.again.len()) } }
         }
     }
 }
