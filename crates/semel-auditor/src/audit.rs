@@ -162,7 +162,9 @@ fn judge(
     let (meant, made) = payments(&seen);
     let sentence = match made > meant {
         true => format!("Under these faults this client made {made} payments for {meant} calls."),
-        false => format!("Under these faults this client made {made} payments for {meant} calls: nobody paid twice."),
+        false => format!(
+            "Under these faults this client made {made} payments for {meant} calls: nobody paid twice."
+        ),
     };
     Audit { version: VERSION, subject, grade, score, meant, made, sentence, findings, seen, took }
 }
@@ -271,7 +273,8 @@ impl Run {
 
     async fn once(&self, planned: Planned, call: u32, suffix: &str) -> io::Result<Seen> {
         let script = planned.script().map_err(io::Error::other)?;
-        let bytes = self.settings.logs.as_ref().map(|logs| logs.join(format!("{}{suffix}.log", planned.name)));
+        let bytes =
+            self.settings.logs.as_ref().map(|logs| logs.join(format!("{}{suffix}.log", planned.name)));
         let server = Server::start(Setup {
             api: self.settings.api.clone(),
             calls: planned.calls,

@@ -106,7 +106,8 @@ impl Server {
         for (socket, origin, refuses) in [(main, Origin::Main, refuses), (other, Origin::Other, None)] {
             let port = Port { log: Arc::clone(&log), origin, tls: tls.clone(), bytes: bytes.clone() };
             // Without a refusal it listens before anybody knows its address.
-            let listener = if refuses.is_none() { Listen::Now(socket.listen(BACKLOG)?) } else { Listen::Later(socket) };
+            let listener =
+                if refuses.is_none() { Listen::Now(socket.listen(BACKLOG)?) } else { Listen::Later(socket) };
             tasks.spawn(port.serve(listener, refuses.unwrap_or_default()));
         }
         let [url, _] = urls;

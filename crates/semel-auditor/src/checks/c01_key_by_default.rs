@@ -22,7 +22,10 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     }
     let retries = evidence.calls(&["retry-503", "retry-reset"]).iter().any(super::Call::retried);
     match retries {
-        true => fail("a call is sent without a key and is sent again when it fails: nobody can tell a retry from a second order"),
-        false => fail("a call is sent without a key: whoever sends it again by hand orders twice").severity(Severity::S2),
+        true => fail(
+            "a call is sent without a key and is sent again when it fails: nobody can tell a retry from a second order",
+        ),
+        false => fail("a call is sent without a key: whoever sends it again by hand orders twice")
+            .severity(Severity::S2),
     }
 }

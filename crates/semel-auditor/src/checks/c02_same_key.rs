@@ -24,7 +24,8 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     }
     let changed: Vec<_> = keyed.iter().filter(|call| call.keys().len() > 1).collect();
     let Some(worst) = changed.iter().max_by_key(|call| call.keys().len()) else {
-        let message = format!("{} in {} kept their keys", count(keyed.len(), "retried call"), "every scenario");
+        let message =
+            format!("{} in {} kept their keys", count(keyed.len(), "retried call"), "every scenario");
         return pass(message).figure("retried_calls", keyed.len());
     };
     let (attempts, keys) = (worst.here().count(), worst.keys());

@@ -15,13 +15,16 @@ pub(super) const CHECK: Check = Check {
 
 fn judge(evidence: &Evidence<'_>) -> Ruling {
     let calls = evidence.calls(CHECK.needs);
-    let bare = |attempt: &&Attempt| attempt.keys.is_empty() && !matches!(attempt.method.as_str(), "PUT" | "DELETE");
+    let bare =
+        |attempt: &&Attempt| attempt.keys.is_empty() && !matches!(attempt.method.as_str(), "PUT" | "DELETE");
     let keyless: Vec<_> = calls.iter().filter(|call| call.here().next().as_ref().is_some_and(bare)).collect();
     let twice: Vec<_> = keyless.iter().filter(|call| call.retried()).collect();
     let Some(first) = twice.first() else {
         return match keyless.len() {
             0 => pass("every call had a key"),
-            _ => pass("calls without a key were not sent again when nobody could know what had become of them"),
+            _ => {
+                pass("calls without a key were not sent again when nobody could know what had become of them")
+            }
         };
     };
     let scenarios: Vec<&str> = twice.iter().map(|call| call.place()).collect();

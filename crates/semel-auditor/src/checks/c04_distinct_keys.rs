@@ -28,7 +28,10 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
         return not_applicable("calls have no keys; see C1");
     }
     if keys.len() < CALLS_MIN {
-        return not_applicable(format!("{} calls with a key are too few to judge, {CALLS_MIN} are needed", keys.len()));
+        return not_applicable(format!(
+            "{} calls with a key are too few to judge, {CALLS_MIN} are needed",
+            keys.len()
+        ));
     }
     let mut uses = HashMap::new();
     for key in &keys {

@@ -27,15 +27,23 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
             } else if attempt.target != first.target {
                 format!("path, {} and then {}", first.target, attempt.target)
             } else if attempt.body_digest != first.body_digest {
-                format!("body, {} bytes and then {} bytes with another SHA-256", first.body_bytes, attempt.body_bytes)
+                format!(
+                    "body, {} bytes and then {} bytes with another SHA-256",
+                    first.body_bytes, attempt.body_bytes
+                )
             } else {
                 continue;
             };
             let message =
                 format!("attempt {} of one call had another {what} (scenario `{}`)", again + 2, call.place());
-            return fail(message).figure("first_sha256", first.body_digest.clone()).figure("then_sha256", attempt.body_digest.clone());
+            return fail(message)
+                .figure("first_sha256", first.body_digest.clone())
+                .figure("then_sha256", attempt.body_digest.clone());
         }
     }
-    pass(format!("method, path and body of {} were the same on every attempt", count(retried.len(), "retried call")))
-        .figure("retried_calls", retried.len())
+    pass(format!(
+        "method, path and body of {} were the same on every attempt",
+        count(retried.len(), "retried call")
+    ))
+    .figure("retried_calls", retried.len())
 }

@@ -76,12 +76,16 @@ impl Form {
             return Self::Other;
         }
         let version = |key: &str| key.chars().nth(14).unwrap_or(' ');
-        let variant = |key: &str| matches!(key.as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b' | b'A' | b'B'));
+        let variant =
+            |key: &str| matches!(key.as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b' | b'A' | b'B'));
         let mut counts: HashMap<char, usize> = HashMap::new();
         for key in keys.iter().filter(|key| variant(key)) {
             *counts.entry(version(key)).or_default() += 1;
         }
-        let best = counts.into_iter().filter(|(version, _)| ('1'..='8').contains(version)).max_by_key(|(_, count)| *count);
+        let best = counts
+            .into_iter()
+            .filter(|(version, _)| ('1'..='8').contains(version))
+            .max_by_key(|(_, count)| *count);
         match best {
             Some((version, count)) if count == keys.len() => Self::Uuid(version),
             Some((_, count)) => Self::FalseUuid(keys.len() - count),
@@ -117,7 +121,10 @@ fn without_prefix(keys: &[String]) -> (&str, Vec<&str>) {
     let same = |at: &usize| keys.iter().all(|key| key.as_bytes().get(*at) == first.as_bytes().get(*at));
     let common = (0..first.len()).take_while(same).count();
     // With the random part in the form of a UUID, the prefix is what stands before it.
-    let tail = first.len().checked_sub(36).filter(|at| keys.iter().all(|key| key.get(*at..).is_some_and(shaped_like_a_uuid)));
+    let tail = first
+        .len()
+        .checked_sub(36)
+        .filter(|at| keys.iter().all(|key| key.get(*at..).is_some_and(shaped_like_a_uuid)));
     let end = tail.or_else(|| first.get(..common)?.rfind(['-', '_', ':', '.']).map(|at| at + 1)).unwrap_or(0);
     let rest = keys.iter().map(|key| key.get(end..).unwrap_or_default());
     (first.get(..end).unwrap_or_default(), rest.collect())
@@ -144,7 +151,8 @@ mod tests {
 
     #[test]
     fn random_bytes_in_the_shape_of_a_uuid_are_told_from_uuids() {
-        let uuid = |version: char, variant: char| format!("0123abcd-0000-{version}000-{variant}000-0123456789ab");
+        let uuid =
+            |version: char, variant: char| format!("0123abcd-0000-{version}000-{variant}000-0123456789ab");
         let form = |keys: &[String]| Form::of(&keys.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(form(&[uuid('4', '8'), uuid('4', 'b')]), Form::Uuid('4'));
         assert_eq!(form(&[uuid('7', 'a')]), Form::Uuid('7'));

@@ -17,13 +17,16 @@ const CHARACTERS_MAX: usize = 255;
 
 fn judge(evidence: &Evidence<'_>) -> Ruling {
     let calls = evidence.calls(CHECK.needs);
-    let keys: Vec<&str> = calls.iter().flat_map(|call| &call.attempts).filter_map(|attempt| Attempt::key(attempt)).collect();
+    let keys: Vec<&str> =
+        calls.iter().flat_map(|call| &call.attempts).filter_map(|attempt| Attempt::key(attempt)).collect();
     if keys.is_empty() {
         return not_applicable("calls have no keys; see C1");
     }
     let longest = keys.iter().map(|key| key.chars().count()).max().unwrap_or(0);
-    let odd = keys.iter().find(|key| key.is_empty() || !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-    let quoted = keys.iter().filter(|key| key.len() > 1 && key.starts_with('"') && key.ends_with('"')).count();
+    let odd =
+        keys.iter().find(|key| key.is_empty() || !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+    let quoted =
+        keys.iter().filter(|key| key.len() > 1 && key.starts_with('"') && key.ends_with('"')).count();
     let how = match quoted {
         0 => "without quotes",
         all if all == keys.len() => "in quotes, as RFC 8941 has strings",

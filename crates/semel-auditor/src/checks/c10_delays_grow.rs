@@ -24,7 +24,8 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
         .collect();
     let medians: Vec<f64> = (0..3)
         .map_while(|retry| {
-            let of_all: Vec<f64> = delays.iter().filter_map(|of_one: &Vec<f64>| of_one.get(retry).copied()).collect();
+            let of_all: Vec<f64> =
+                delays.iter().filter_map(|of_one: &Vec<f64>| of_one.get(retry).copied()).collect();
             // A delay that few calls came to is no median.
             (of_all.len() * 2 > delays.len() && !of_all.is_empty()).then(|| median(of_all))
         })
@@ -34,14 +35,17 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     let ruling = match medians[..] {
         [] => not_applicable("no call was sent a second time"),
         [_] => not_applicable("calls were sent again only once"),
-        [first, second] => {
-            info(format!("delays were {shown}: by a factor of {:.1}; three retries are needed to judge", second / first))
-        }
+        [first, second] => info(format!(
+            "delays were {shown}: by a factor of {:.1}; three retries are needed to judge",
+            second / first
+        )),
         [first, .., last] => {
             // Over all retries, because jitter may turn two neighbours around.
             let growth = (last / first.max(0.1)).sqrt();
             match growth >= GROWTH_MIN || first >= CAP_MS {
-                true => pass(format!("delays were {shown} (medians): they grow by a factor of {growth:.1} each")),
+                true => {
+                    pass(format!("delays were {shown} (medians): they grow by a factor of {growth:.1} each"))
+                }
                 false => fail(format!(
                     "delays were {shown} (medians), a factor of {growth:.2} from one to the next: they should grow by at \
                      least {GROWTH_MIN}"

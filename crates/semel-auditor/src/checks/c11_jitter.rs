@@ -20,20 +20,26 @@ const IN_WINDOW_MAX: f64 = 0.40;
 #[expect(clippy::cast_precision_loss, reason = "there are some forty calls")]
 fn judge(evidence: &Evidence<'_>) -> Ruling {
     let calls = evidence.calls(CHECK.needs);
-    let mut delays: Vec<f64> =
-        calls.iter().filter_map(|call| call.delays().first().map(|delay| delay.as_secs_f64() * 1e3)).collect();
+    let mut delays: Vec<f64> = calls
+        .iter()
+        .filter_map(|call| call.delays().first().map(|delay| delay.as_secs_f64() * 1e3))
+        .collect();
     if delays.is_empty() {
         return not_applicable("no call was sent a second time, or calls could not be told apart");
     }
     if delays.len() < CALLS_MIN {
-        return not_applicable(format!("{} retried calls are too few to judge, {CALLS_MIN} are needed", delays.len()));
+        return not_applicable(format!(
+            "{} retried calls are too few to judge, {CALLS_MIN} are needed",
+            delays.len()
+        ));
     }
     delays.sort_by(f64::total_cmp);
     let number = delays.len() as f64;
     let mean = delays.iter().sum::<f64>() / number;
     let deviation = (delays.iter().map(|delay| (delay - mean).powi(2)).sum::<f64>() / number).sqrt();
     let spread = deviation / mean.max(0.001);
-    let within = |from: &f64| delays.iter().filter(|delay| (*from..from + WINDOW_MS).contains(*delay)).count();
+    let within =
+        |from: &f64| delays.iter().filter(|delay| (*from..from + WINDOW_MS).contains(*delay)).count();
     let crowd = delays.iter().map(within).max().unwrap_or(0);
     let share = crowd as f64 / number;
     let message = format!(
@@ -43,7 +49,9 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     );
     let ruling = match spread >= SPREAD_MIN && share <= IN_WINDOW_MAX {
         true => pass(message),
-        false => fail(format!("{message}: at most 40 % should, and the deviation should be 10 % of the delay")),
+        false => {
+            fail(format!("{message}: at most 40 % should, and the deviation should be 10 % of the delay"))
+        }
     };
     let rounded: Vec<f64> = delays.iter().map(|delay| delay.round()).collect();
     ruling

@@ -19,10 +19,12 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
         (Obeyed::Not(ruling), _) | (_, Obeyed::Not(ruling)) => ruling,
         (Obeyed::Unseen, Obeyed::Unseen) => not_applicable("neither 429 nor 503 is retried"),
         (Obeyed::Yes(delays), Obeyed::Unseen) => {
-            pass(format!("waited {} after 429; 503 is not retried", shown(&delays))).figure("delays_429_s", delays)
+            pass(format!("waited {} after 429; 503 is not retried", shown(&delays)))
+                .figure("delays_429_s", delays)
         }
         (Obeyed::Unseen, Obeyed::Yes(delays)) => {
-            pass(format!("waited {} after 503; 429 is not retried", shown(&delays))).figure("delays_503_s", delays)
+            pass(format!("waited {} after 503; 429 is not retried", shown(&delays)))
+                .figure("delays_503_s", delays)
         }
         (Obeyed::Yes(first), Obeyed::Yes(second)) => {
             pass(format!("waited {} after 429 and {} after 503", shown(&first), shown(&second)))
@@ -51,7 +53,9 @@ pub(super) fn obeyed(evidence: &Evidence<'_>, scenario: &str, told: &str, least:
     let Some(earliest) = delays.iter().copied().min_by(f64::total_cmp) else { return Obeyed::Unseen };
     let usual = median(delays.clone());
     let ruling = if earliest < least - EXACT_S {
-        fail(format!("was answered {told}, and came back after {earliest:.2} s: it was not to come before {least} s"))
+        fail(format!(
+            "was answered {told}, and came back after {earliest:.2} s: it was not to come before {least} s"
+        ))
     } else if usual > most {
         fail(format!("was answered {told}, and came back after {usual:.2} s: {most} s would do"))
     } else {

@@ -46,7 +46,9 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     }
     let ruling = match faults.first() {
         Some(first) => fail(format!("503 with {first}")),
-        None => pass("negative, infinite, far, past and unreadable values and old forms of dates did no harm"),
+        None => {
+            pass("negative, infinite, far, past and unreadable values and old forms of dates did no harm")
+        }
     };
     ruling.figure("faults", faults).figure("delays", delays)
 }

@@ -17,8 +17,11 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     if calls.is_empty() {
         return not_applicable("no call arrived");
     }
-    let again: Vec<&str> =
-        calls.iter().filter(|call| call.retried()).map(|call| call.place().trim_start_matches("status-")).collect();
+    let again: Vec<&str> = calls
+        .iter()
+        .filter(|call| call.retried())
+        .map(|call| call.place().trim_start_matches("status-"))
+        .collect();
     match again.is_empty() {
         true => pass("400, 401, 403, 404 and 422 are not retried"),
         false => fail(format!("was answered {} and sent the same request again", again.join(", ")))

@@ -19,8 +19,11 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     let key = call.attempts[0].key();
     let said = call.said();
     let ruling = if payments > 1 {
-        fail(format!("the answer broke off and the call was sent again without its key: {}", count(payments, "payment")))
-            .severity(Severity::S0)
+        fail(format!(
+            "the answer broke off and the call was sent again without its key: {}",
+            count(payments, "payment")
+        ))
+        .severity(Severity::S0)
     } else if call.retried() {
         pass("the answer broke off, and was asked for again under the same key")
     } else if said.is_some_and(|said| said.ok) {
@@ -28,10 +31,14 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     } else if let (Some(key), Some(handed)) = (key, said.and_then(|said| said.key.as_deref())) {
         match handed == key {
             true => pass("the answer broke off, and the error carries the key to ask again under"),
-            false => fail(format!("the answer broke off, and the error carries `{handed}`, which is not the key that was sent")),
+            false => fail(format!(
+                "the answer broke off, and the error carries `{handed}`, which is not the key that was sent"
+            )),
         }
     } else if key.is_some() && said.is_none() {
-        not_applicable("it did not retry, and nobody said whether its error carries the key; see the guide for the line to print")
+        not_applicable(
+            "it did not retry, and nobody said whether its error carries the key; see the guide for the line to print",
+        )
     } else if key.is_some() {
         fail("the answer broke off, and the error does not carry the key: its caller can only order again")
     } else {

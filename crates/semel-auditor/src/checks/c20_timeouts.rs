@@ -30,9 +30,12 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     let again = call.here().nth(1).map(|second| second.at.saturating_sub(first.at).as_secs_f64());
     let waited = if first.ended == Ended::Left { waited } else { again.unwrap_or(waited).min(waited) };
     let ruling = if (!gave_up && again.is_none()) || waited > LATE_S {
-        let message = format!("had {limit} ms for an attempt and waited {waited:.1} s for a server that hung");
+        let message =
+            format!("had {limit} ms for an attempt and waited {waited:.1} s for a server that hung");
         match evidence.supports("timeout") {
-            None => info(format!("{message}; say `--supports timeout` if the command reads SEMEL_AUDIT_TIMEOUT_MS")),
+            None => info(format!(
+                "{message}; say `--supports timeout` if the command reads SEMEL_AUDIT_TIMEOUT_MS"
+            )),
             _ => fail(message),
         }
     } else if call.keys().len() > 1 {

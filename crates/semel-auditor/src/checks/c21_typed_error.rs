@@ -41,7 +41,9 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
         return not_applicable("nobody said what the error carries; see the guide for the line to print");
     }
     let ruling = match missing.first() {
-        None => pass("errors say whether to send again, how many attempts there were, the key, and when to come back"),
+        None => pass(
+            "errors say whether to send again, how many attempts there were, the key, and when to come back",
+        ),
         Some(_) => {
             let mut kinds: Vec<&str> = missing.iter().filter_map(|text| text.split(" (").next()).collect();
             kinds.dedup();

@@ -24,20 +24,34 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     // Also what is no call any more, such as a POST that became a GET.
     let elsewhere: Vec<&Attempt> =
         away.flat_map(|seen| &seen.attempts).filter(|attempt| attempt.origin == Origin::Other).collect();
-    let leaked = elsewhere.iter().flat_map(|attempt| attempt.headers.iter()).find(|(name, _)| {
-        CREDENTIALS.contains(&name.as_str())
-    });
+    let leaked = elsewhere
+        .iter()
+        .flat_map(|attempt| attempt.headers.iter())
+        .find(|(name, _)| CREDENTIALS.contains(&name.as_str()));
     let followed = within.iter().filter(|call| call.retried()).count();
     let lost = within.iter().find(|call| call.retried() && lost_its_key(call));
     let ruling = if let Some((name, _)) = leaked {
         fail(format!("followed a redirect to another origin and took the header `{name}` there"))
     } else if elsewhere.iter().any(|attempt| !attempt.keys.is_empty()) {
-        fail("followed a redirect to another origin and took the key there: the order is placed with a stranger")
+        fail(
+            "followed a redirect to another origin and took the key there: the order is placed with a stranger",
+        )
     } else if let Some(call) = lost {
-        fail(format!("followed a redirect within the origin and changed or lost the key (scenario `{}`)", call.place()))
+        fail(format!(
+            "followed a redirect within the origin and changed or lost the key (scenario `{}`)",
+            call.place()
+        ))
     } else {
-        let here = if followed > 0 { "followed within the origin with the same key" } else { "not followed within the origin" };
-        let there = if elsewhere.is_empty() { "not followed elsewhere" } else { "followed elsewhere without key and credentials" };
+        let here = if followed > 0 {
+            "followed within the origin with the same key"
+        } else {
+            "not followed within the origin"
+        };
+        let there = if elsewhere.is_empty() {
+            "not followed elsewhere"
+        } else {
+            "followed elsewhere without key and credentials"
+        };
         pass(format!("307 and 308 are {here}, and {there}"))
     };
     ruling.figure("followed_within", followed).figure("requests_elsewhere", elsewhere.len())

@@ -20,7 +20,9 @@ const CALLS_MIN: usize = 300;
 #[expect(clippy::cast_precision_loss, reason = "there are some thousand calls")]
 fn judge(evidence: &Evidence<'_>) -> Ruling {
     if evidence.one_call {
-        return not_applicable("a budget is shared by the calls of one process, and this command makes one call for each");
+        return not_applicable(
+            "a budget is shared by the calls of one process, and this command makes one call for each",
+        );
     }
     let seen = match evidence.seen("outage") {
         Ok(seen) => seen,
@@ -32,13 +34,22 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     calls.dedup();
     let (requests, calls) = (attempts.len(), calls.len());
     if calls < CALLS_MIN {
-        return not_applicable(format!("{calls} calls were made or could be told apart, {CALLS_MIN} are needed"));
+        return not_applicable(format!(
+            "{calls} calls were made or could be told apart, {CALLS_MIN} are needed"
+        ));
     }
     let factor = requests as f64 / calls as f64;
-    let message = format!("while every request failed, {calls} calls became {requests} requests (a factor of {factor:.2})");
+    let message = format!(
+        "while every request failed, {calls} calls became {requests} requests (a factor of {factor:.2})"
+    );
     let ruling = match requests as f64 <= calls as f64 * (1.0 + SHARE) + BURST {
         true => pass(message),
-        false => fail(format!("{message}: there is no budget for retries, which would keep it at 1.2 for 1,000 calls")),
+        false => fail(format!(
+            "{message}: there is no budget for retries, which would keep it at 1.2 for 1,000 calls"
+        )),
     };
-    ruling.figure("calls", calls).figure("requests", requests).figure("factor", (factor * 100.0).round() / 100.0)
+    ruling
+        .figure("calls", calls)
+        .figure("requests", requests)
+        .figure("factor", (factor * 100.0).round() / 100.0)
 }

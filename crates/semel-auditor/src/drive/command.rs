@@ -40,7 +40,11 @@ impl Command {
     /// The program and its arguments. `environment` is added to this process's own; `supports` is what the command can
     /// be asked for, where that is known.
     #[must_use]
-    pub fn new(words: Vec<String>, environment: Vec<(String, String)>, supports: Option<Vec<String>>) -> Self {
+    pub fn new(
+        words: Vec<String>,
+        environment: Vec<(String, String)>,
+        supports: Option<Vec<String>>,
+    ) -> Self {
         let state = State { supports, last_words: String::new() };
         Self { words, environment, state: Arc::new(Mutex::new(state)) }
     }
@@ -156,7 +160,8 @@ pub fn asked(scenario: &Scenario) -> Vec<(String, String)> {
         ("MAX_RETRIES", scenario.max_retries.map(|retries| retries.to_string())),
         ("DEADLINE_MS", scenario.deadline_ms.map(|ms| ms.to_string())),
     ];
-    asked.extend(wishes.into_iter().filter_map(|(name, value)| Some((format!("SEMEL_AUDIT_{name}"), value?))));
+    asked
+        .extend(wishes.into_iter().filter_map(|(name, value)| Some((format!("SEMEL_AUDIT_{name}"), value?))));
     asked
 }
 

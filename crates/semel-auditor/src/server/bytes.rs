@@ -85,6 +85,9 @@ mod tests {
     #[test]
     fn credentials_are_not_written_down() {
         let text = escaped(b"POST / HTTP/1.1\r\nAuthorization: Bearer s3cret\r\n\r\n\x00x");
-        assert_eq!(text, "    POST / HTTP/1.1\\r\\n\n    Authorization: (hidden)\\r\\n\n    \\r\\n\n    \\x00x\n");
+        assert_eq!(
+            text,
+            "    POST / HTTP/1.1\\r\\n\n    Authorization: (hidden)\\r\\n\n    \\r\\n\n    \\x00x\n"
+        );
     }
 }

@@ -251,8 +251,11 @@ fn body_field(body: &[u8], field: &str) -> Option<String> {
 /// The number behind the marker.
 fn marker(text: &[u8]) -> Option<u32> {
     let at = text.windows(MARKER.len()).position(|window| window == MARKER.as_bytes())?;
-    let digits: String =
-        text[at + MARKER.len()..].iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();
+    let digits: String = text[at + MARKER.len()..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .map(|byte| char::from(*byte))
+        .collect();
     digits.parse().ok()
 }
 
