@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use semel_testkit::server::postgres::PostgresServer;
 use semel_testkit::server::redis::RedisServer;
-use tempfile::TempDir;
 
 use crate::servers;
 
@@ -231,6 +230,6 @@ fn nginx(upstream: u16) -> Result<Middle, Box<dyn Error>> {
     )?;
     let mut command = pinned(MIDDLE_CORE, Path::new("nginx"));
     let process = Process(command.arg("-c").arg(&file).spawn()?);
-    let parts = vec![Box::new(folder)];
+    let parts: Vec<Box<dyn Any>> = vec![Box::new(folder)];
     Ok(Middle { name: "nginx", port, process: Some(process), store: Vec::new(), _parts: parts })
 }
