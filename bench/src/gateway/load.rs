@@ -124,7 +124,7 @@ impl Callers {
             Workload::Unkeyed => return None,
             Workload::Fresh => false,
             Workload::Replay | Workload::Crowd => true,
-            Workload::Mixed => number % 5 != 0,
+            Workload::Mixed => !number.is_multiple_of(5),
         };
         if self.arguments.workload == Workload::Crowd {
             return Some(self.hot(0));
@@ -222,11 +222,11 @@ async fn http1(
     );
     stream.write_all(request.as_bytes()).await?;
     loop {
-        if let Some((status, head, length)) = parsed(read)?
-            && read.len() >= head + length
+        if let Some(head) = Head::parse(read)?
+            && read.len() >= head.bytes + head.body_bytes
         {
-            read.advance(head);
-            return Ok((status, read.split_to(length).freeze()));
+            read.advance(head.bytes);
+            return Ok((head.status, read.split_to(head.body_bytes).freeze()));
         }
         if stream.read_buf(read).await? == 0 {
             return Err("the connection was closed before the answer".into());
@@ -234,15 +234,23 @@ async fn http1(
     }
 }
 
-/// Status, length of the head, length of the body; `None` while the head is not whole.
-fn parsed(read: &[u8]) -> Result<Option<(u16, usize, usize)>, Box<dyn Error>> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = head.parse(read)? else { return Ok(None) };
-    let status = head.code.ok_or("no status")?;
-    let named = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let body = std::str::from_utf8(named.ok_or("no length")?.value)?.parse()?;
-    Ok(Some((status, length, body)))
+struct Head {
+    status: u16,
+    bytes: usize,
+    body_bytes: usize,
+}
+
+impl Head {
+    /// `None` while it is not whole.
+    fn parse(read: &[u8]) -> Result<Option<Self>, Box<dyn Error>> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(bytes) = head.parse(read)? else { return Ok(None) };
+        let status = head.code.ok_or("no status")?;
+        let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let body_bytes = std::str::from_utf8(length.ok_or("no length")?.value)?.parse()?;
+        Ok(Some(Self { status, bytes, body_bytes }))
+    }
 }
 
 async fn http2(
