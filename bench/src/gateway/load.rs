@@ -56,6 +56,9 @@ pub(crate) struct Arguments {
     pub(super) milliseconds: u64,
     #[arg(long)]
     pub(super) http2: bool,
+    /// Whether nobody in the middle knows keys, so that a repeated one has another answer.
+    #[arg(long)]
+    pub(super) bare: bool,
     /// Begins every key.
     #[arg(long)]
     pub(super) prefix: String,
@@ -175,7 +178,7 @@ impl Callers {
             let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
             return Err(format!("a wrong answer to {key:?}: {status} {text}"));
         }
-        if let Some(key) = key.filter(|key| key.contains("-hot-")) {
+        if let Some(key) = key.filter(|key| key.contains("-hot-") && !self.arguments.bare) {
             let mut first = self.first.borrow_mut();
             match first.get(key) {
                 Some(first) if *first == body => {}

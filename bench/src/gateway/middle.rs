@@ -98,6 +98,11 @@ impl Middle {
         (own, servers::cpu(&self.store))
     }
 
+    /// Whether it knows no keys.
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self.name, "none" | "floor" | "nginx")
+    }
+
     pub(super) fn resident_mib(&self) -> f64 {
         self.process.as_ref().map_or(0.0, Process::resident_mib)
     }
