@@ -52,7 +52,6 @@ pub async fn start(installed: &Installed) -> Result<Process, SdkError> {
         language: Some(installed.runtime.clone()),
         supports: Some(supports.collect()),
         packages: installed.packages.clone(),
-        ..Subject::default()
     };
     Process::start(command, subject).await.map_err(unavailable)
 }
