@@ -59,9 +59,10 @@ function keyOf(error) {
 function whatItSays(error) {
   const response = first(error, "response", "rawResponse");
   const received = { ...headersOf(first(response, "headers")), ...headersOf(first(error, "headers")) };
+  const statuses = [first(error, "statusCode", "status", "code"), first(response, "status", "statusCode")];
   const retryable = first(error, "retryable", "isRetryable", "shouldRetry");
   return {
-    status: number(first(error, "statusCode", "status") ?? first(response, "status", "statusCode")),
+    status: statuses.map(number).find((status) => status >= 100 && status < 600) ?? null,
     error: `${error?.constructor?.name ?? "Error"}: ${error?.message ?? JSON.stringify(error)}`.slice(0, 300),
     key: keyOf(error),
     retryable: typeof retryable === "boolean" ? retryable : null,
@@ -70,7 +71,10 @@ function whatItSays(error) {
   };
 }
 
-async function call(adapter, client, scenario, numberOfCall, began) {
+// The scenarios that were given up: they make no further call.
+const givenUp = new Set();
+
+async function call(adapter, client, scenario, numberOfCall) {
   const started = performance.now();
   const said = { scenario: scenario.name, call: numberOfCall, ok: true };
   try {
@@ -79,14 +83,11 @@ async function call(adapter, client, scenario, numberOfCall, began) {
     said.ok = false;
     Object.assign(said, whatItSays(error), adapter.said?.(error));
   }
-  const ended = performance.now();
-  said.took_ms = Math.round(ended - started);
-  said.at_ms = Math.round(ended - began);
+  said.took_ms = Math.round(performance.now() - started);
   tell(said);
 }
 
 async function run(adapter, scenario) {
-  const began = performance.now();
   // `undefined` stands for the SDK's own default.
   const options = {
     timeoutMs: scenario.timeout_ms ?? undefined,
@@ -102,7 +103,7 @@ async function run(adapter, scenario) {
   }
   let next = 0;
   const work = async () => {
-    while (next < (scenario.calls ?? 1)) await call(adapter, client, scenario, next++, began);
+    while (next < (scenario.calls ?? 1) && !givenUp.has(scenario.name)) await call(adapter, client, scenario, next++);
   };
   await Promise.all(Array.from({ length: scenario.parallel ?? 1 }, work));
   tell({ scenario: scenario.name, done: true });
@@ -116,6 +117,8 @@ const adapter = await import(pathToFileURL(create));
 tell(JSON.parse(ready));
 const scenarios = createInterface({ input: process.stdin });
 scenarios.on("line", (line) => {
-  if (line.trim()) run(adapter, JSON.parse(line));
+  const asked = JSON.parse(line);
+  if (asked.give_up) givenUp.add(asked.give_up);
+  else run(adapter, asked);
 });
 scenarios.on("close", () => process.exit(0));

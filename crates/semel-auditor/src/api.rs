@@ -16,6 +16,8 @@ pub struct Api {
     pub headers: Vec<(String, String)>,
     /// The body of a success.
     pub body: String,
+    /// The body of a failure, where the script gives none; by default a short JSON object with an `error`.
+    pub failure: Option<String>,
     /// Requests that are no calls, such as for a token: answered at once, noted, and not judged. So is every GET, HEAD
     /// and OPTIONS.
     pub aside: Vec<Aside>,
@@ -40,6 +42,7 @@ impl Default for Api {
             status: 200,
             headers: Vec::new(),
             body: r#"{"id":"semel-audit","object":"payment"}"#.to_owned(),
+            failure: None,
             aside: Vec::new(),
         }
     }

@@ -298,7 +298,7 @@ impl Run {
         // A budget of retries is not shared by processes, and starting them costs more than it shows.
         let calls = match planned.turn {
             Turn::Load => 1,
-            Turn::Measured => planned.calls.min(3),
+            Turn::Measured => planned.calls.min(5),
             Turn::Together | Turn::Alone => planned.calls,
         };
         let mut all: Vec<Seen> = Vec::new();

@@ -10,6 +10,7 @@ use crate::scenario::{End, Said, Scenario};
 
 pub mod command;
 pub mod person;
+pub mod process;
 
 /// A scenario under way. Dropped, it is given up: whatever still runs of it must not send any more, as far as that can
 /// be had.

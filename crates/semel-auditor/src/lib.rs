@@ -4,7 +4,7 @@
 //! In reading order: [`scenario`] is what a client is asked to do and what was seen of it, made of [`attempt`]s;
 //! [`checks`] judge that, and [`report`] is what they come to. [`plan`] lists the scenarios, a [`script`] each says how
 //! the [`server`] fails, whose [`ledger`] counts the payments; [`api`] is what it stands for. [`drive`] makes the client
-//! act, and [`audit`](mod@audit) puts it all together.
+//! act, [`sdk`] installs and starts one of many that are known, and [`audit`](mod@audit) puts it all together.
 //!
 //! [`mirror`] is the other side: an API that claims to honour keys is asked, and judged.
 //!
@@ -23,6 +23,7 @@ pub mod plan;
 pub mod report;
 pub mod scenario;
 pub mod script;
+pub mod sdk;
 pub mod server;
 
 pub use audit::audit;

@@ -136,12 +136,14 @@ pub const SCENARIOS: &[Planned] = &[
     told("retry-after-429", "429|retry-after=2, 200"),
     told("retry-after-503", "503|retry-after=2, 200"),
     told("retry-after-date", "429|retry-after=date+4, 200"),
+    // Few enough for a budget of a hundred retries, as for the herd.
     Planned {
-        calls: 40,
-        parallel: 40,
-        turn: Turn::Alone,
-        ..with_retries(4, one("herd", "503, 503, 503, 200"))
+        calls: 15,
+        parallel: 15,
+        turn: Turn::Measured,
+        ..with_retries(4, one("growth", "503, 503, 503, 200"))
     },
+    Planned { calls: 40, parallel: 40, turn: Turn::Alone, ..one("herd", "503, 503, 200") },
     Planned {
         calls: 1000,
         parallel: 200,

@@ -61,6 +61,9 @@ pub struct Subject {
     /// Which wishes of a scenario it can fulfil: `calls`, `key`, `timeout`, `max_retries`, `deadline`. `None` when
     /// nobody said; then what it does tells.
     pub supports: Option<Vec<String>>,
+    /// What was installed for it, each as `name version`; empty where nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
 }
 
 /// What one check found.

@@ -1,6 +1,8 @@
 //! Clients with one fault each: the audit names it by the check that is about it, and by no other check than those that
 //! the row declares.
 
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a test that cannot go on fails")]
+
 mod mutants {
     pub(crate) mod client;
 }

@@ -184,12 +184,8 @@ fn chromium_shows_a_row_for_each_check_and_a_bar_for_each_attempt() {
     assert_eq!(count("<g><title>POST /v1/payments at"), drawn, "{document}");
     assert_eq!(count("the fullest 50 ms hold"), 2, "a histogram each");
     assert_eq!(count("href=\"./logs/careless/retry-503.log\""), 1);
-<<<<<<< HEAD
-    assert_eq!(count("class=\"verdict fail\">fail"), 2 + 2 /* in the comparison */);
-=======
     // In the rows, in the comparison, and above the rows.
     assert_eq!(count("class=\"verdict fail\">fail"), 2 + 2 + 1);
->>>>>>> audit-mirror
     for (name, wishes) in [
         ("light.png", &["--window-size=1200,1600"][..]),
         ("dark.png", &["--window-size=1200,1600", "--blink-settings=preferredColorScheme=0"]),

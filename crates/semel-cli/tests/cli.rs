@@ -42,9 +42,12 @@ fn fails(output: &Output, code: i32, says: &str) {
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
     let top = text(&run(folder.path(), &["--help"]).stdout);
-    assert!(top.trim_end().ends_with("4  the store or the gateway cannot be reached"), "{top}");
+    assert!(top.trim_end().ends_with("6  an audit found another fault that --fail-on names"), "{top}");
     for command in [
         "gateway",
+        "audit",
+        "audit run",
+        "audit serve",
         "check",
         "demo",
         "completions",

@@ -8,7 +8,7 @@ pub(super) const CHECK: Check = Check {
     title: "delays grow from retry to retry",
     protects_from: "a server that needs a minute is asked every half second, by everybody, for as long as it lasts",
     severity: Severity::S2,
-    needs: &["herd"],
+    needs: &["growth"],
     judge,
 };
 

@@ -48,7 +48,7 @@ pub(super) async fn answer(
         Act::Answer(status) | Act::ActThen(status) => {
             ending.answered((200..300).contains(&status));
             let status = StatusCode::from_u16(status).map_err(io::Error::other)?;
-            response(&log, status, &step.headers, whole(refusal(&step, status)))
+            response(&log, status, &step.headers, whole(refusal(&log, &step, status)))
         }
         Act::Reset => broken(&ending, || line.reset()).await,
         Act::Close => broken(&ending, || line.close()).await,
@@ -119,10 +119,10 @@ fn text(log: &Log, step: &Step) -> String {
     step.body.clone().unwrap_or_else(|| log.setup.api.body.clone())
 }
 
-fn refusal(step: &Step, status: StatusCode) -> String {
+fn refusal(log: &Log, step: &Step, status: StatusCode) -> String {
     let reason = status.canonical_reason().unwrap_or("as scripted");
     let plain = || format!("{{\"error\":{{\"type\":\"scripted\",\"message\":\"{reason}\"}}}}");
-    step.body.clone().unwrap_or_else(plain)
+    step.body.clone().or_else(|| log.setup.api.failure.clone()).unwrap_or_else(plain)
 }
 
 fn success(log: &Log, step: &Step, body: Body) -> io::Result<Response<Body>> {
