@@ -22,17 +22,20 @@ use crate::exit::{Exit, Failure};
 mod progress;
 mod run;
 mod serve;
+mod server;
 
 const COLUMNS: usize = 100;
 
 /// Find out whether a client in any language would pay twice
 ///
-/// A client is pointed at a server that fails by script; what it does is judged from the server's log.
+/// A client is pointed at a server that fails by script; what it does is judged from the server's log. `server` is the
+/// other way round: an API is asked.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit codes: 5 when somebody would pay twice (severity S0), 6 when another check fails that \
     --fail-on names, 1 when there is no audit.\n\nExamples:\n  semel audit run -- python3 client.py\n  \
-    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit serve"
+    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit serve\n  \
+    semel audit server http://127.0.0.1:8787/charges"
 )]
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
@@ -43,12 +46,14 @@ pub(crate) struct AuditArgs {
 enum AuditCommand {
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
+    Server(Box<server::ServerArgs>),
 }
 
 pub(crate) fn run(args: AuditArgs) -> Result<(), Failure> {
     match args.command {
         AuditCommand::Run(args) => run::run(args),
         AuditCommand::Serve(args) => serve::run(args),
+        AuditCommand::Server(args) => server::run(*args),
     }
 }
 
@@ -193,7 +198,7 @@ impl ReportOptions {
     /// Prints and writes the reports, and says by the exit code what was found.
     pub(crate) fn finish(&self, audits: &[Audit]) -> Result<(), Failure> {
         for report in &self.reports {
-            let written = fs::write(&report.path, report.form.render(audits));
+            let written = fs::write(&report.path, report.form.render_for(&report.path, audits));
             written.map_err(|error| {
                 Failure::new(Exit::Failed, format!("{} cannot be written: {error}", report.path.display()))
             })?;
