@@ -393,6 +393,12 @@ async fn work(folder: &Path) {
             resumed.insert(n);
         }
     }
+    // Whoever is told of doubts has them from here on; else each process would ask about all of them.
+    for one in once.unfinished().expect("the journal can be read") {
+        if resumed.contains(&of_key(one.saved.key.as_str())) {
+            once.forget(one.id).expect("the journal can be written");
+        }
+    }
     let work: Vec<usize> = lines.map(|line| line.parse().expect("a number")).collect();
     let work = Arc::new(Mutex::new(
         work.into_iter().filter(|n| !resumed.contains(n)).collect::<Vec<_>>().into_iter(),
