@@ -22,6 +22,7 @@ use semel::backoff::Backoff;
 use semel_client::adapter::layer::OnceLayer;
 use semel_client::core::call::Policy;
 use semel_client::core::classify::Effect;
+use semel_client::journal::memory::MemoryJournal;
 use semel_client::{Client, Error, Idempotency, Key, Kind, Once, Report, adapter};
 use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -578,5 +579,42 @@ async fn what_was_never_sent_is_called_so_and_may_be_sent_again_to_any_host() {
         assert_eq!((got.kind, got.attempts), (Some(Kind::NotSent), 4), "{adapter:?}");
         assert_eq!(got.effect, Some(Effect::None), "{adapter:?}");
         assert!(got.key.is_some(), "{adapter:?}");
+    }
+}
+
+/// A call that is lost, and resumed: how it failed, how many were resumed and with which status, how many are left.
+macro_rules! lost_and_resumed {
+    ($once:expr, $client:expr) => {{
+        let client = $client.base_url("http://127.0.0.1:1").build().unwrap();
+        let lost = client.post(&$once.1).json(&4000).idempotency_key("order-42").send().unwrap_err();
+        let resumed = client.resume().unwrap();
+        let statuses: Vec<_> =
+            resumed.iter().map(|one| one.outcome.as_ref().unwrap().status().as_u16()).collect();
+        (lost.kind(), statuses, $once.0.unfinished().unwrap().len())
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_finish_what_was_left_in_the_journal_under_its_old_key() {
+    for over_ureq in [false, true] {
+        let server = Upstream::scripted(|arrived| async move {
+            if arrived.nth == 1 { Reply::Reset } else { arrived.charge() }
+        });
+        let once = (once(true).retries(0).journal(MemoryJournal::new()), server.url());
+        let sending = move || match over_ureq {
+            false => {
+                let transport = adapter::blocking::Reqwest::new().unwrap();
+                lost_and_resumed!(once, adapter::blocking::Client::builder(once.0.clone(), transport))
+            }
+            true => {
+                let transport = adapter::ureq::Ureq::default();
+                lost_and_resumed!(once, adapter::ureq::Client::builder(once.0.clone(), transport))
+            }
+        };
+        let got = tokio::task::spawn_blocking(sending).await.unwrap();
+        assert_eq!(got, (Kind::Unknown, vec![201], 0), "over ureq: {over_ureq}");
+        let entries = server.ledger().entries();
+        assert_eq!((entries.len(), entries[0].key.as_deref()), (2, Some("order-42")));
+        assert_eq!((&entries[0].key, &entries[0].digest), (&entries[1].key, &entries[1].digest));
     }
 }

@@ -160,16 +160,16 @@ fn said() -> impl Strategy<Value = Value> {
 
 fn body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        said().prop_map(|said| said.to_string().into_bytes()),
-        json().prop_map(|json| json.to_string().into_bytes()),
+        3 => said().prop_map(|said| said.to_string().into_bytes()),
+        1 => json().prop_map(|json| json.to_string().into_bytes()),
         // Cut off somewhere.
-        (json(), any::<prop::sample::Index>()).prop_map(|(json, at)| {
+        1 => (json(), any::<prop::sample::Index>()).prop_map(|(json, at)| {
             let text = json.to_string().into_bytes();
             text[..at.index(text.len() + 1)].to_vec()
         }),
-        prop::collection::vec(any::<u8>(), 0..100),
+        1 => prop::collection::vec(any::<u8>(), 0..100),
         // Deeper than anybody nests.
-        (0..5_000_usize).prop_map(|depth| [vec![b'['; depth], b"{\"type\":".repeat(depth)].concat()),
+        1 => (0..5_000_usize).prop_map(|depth| [vec![b'['; depth], b"{\"type\":".repeat(depth)].concat()),
     ]
 }
 
