@@ -7,7 +7,11 @@
 //! time only if not a byte of the first was sent; what else fails is reported, with its key, as *unknown*. GET, HEAD,
 //! PUT and DELETE may always be sent again.
 //!
-//! In a program that uses reqwest 0.13, beside the dependency:
+//! In a program that uses reqwest 0.13:
+//!
+//! ```toml
+//! semel-client = "0.1"
+//! ```
 //!
 //! ```
 //! # #[cfg(feature = "reqwest-middleware")] {
