@@ -2,11 +2,13 @@
 //! refused between client and gateway, and the client's process killed over and over. What is counted is the
 //! upstream's ledger: one effect for each key.
 //!
-//! `SEMEL_CLIENT_CALLS=1000000` makes it as long as one likes; 20,000 calls otherwise.
+//! 20,000 calls and 10 kills, or as many as `SEMEL_CLIENT_CALLS=1000000 SEMEL_CLIENT_KILLS=200` say; with gateway and
+//! upstream killed too a fifth of the calls, and 6 kills or as many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +23,7 @@ use semel_client::journal::sqlite::{Durability, SqliteJournal};
 use semel_client::{Client, Error, Once};
 use semel_testkit::client::{Call, Connection};
 use semel_testkit::gateway::Gateway;
-use semel_testkit::upstream::{Arrived, Reply, Upstream};
+use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
@@ -29,6 +31,9 @@ use tokio::time::Instant;
 const SEMEL: &str = env!("CARGO_BIN_EXE_semel");
 /// Where a child finds what it has to do.
 const WORK: &str = "SEMEL_TEST_CLIENT_WORK";
+/// Where an upstream that is killed writes its effects, and where it listens.
+const ACTS: &str = "SEMEL_TEST_UPSTREAM_ACTS";
+const PORT: &str = "SEMEL_TEST_UPSTREAM_PORT";
 const AT_ONCE: usize = 24;
 
 /// The same number for the same text, and another for others.
@@ -103,6 +108,13 @@ struct Said {
     doubts: BTreeSet<usize>,
 }
 
+impl Said {
+    fn finished(&self) -> usize {
+        // A call in doubt may be done in the end, when its upstream's answer was on the way.
+        self.done.len() + self.doubts.iter().filter(|n| !self.done.contains(n)).count()
+    }
+}
+
 /// A client's process, working on what is left.
 struct Process {
     child: Child,
@@ -113,10 +125,8 @@ impl Process {
     fn start(url: &str, folder: &Path, left: &[usize], said: &Arc<Mutex<Said>>) -> Self {
         let left: Vec<String> = left.iter().map(usize::to_string).collect();
         std::fs::write(folder.join("work"), format!("{url}\n{}", left.join("\n"))).expect("there is room");
-        let mut command = Command::new(std::env::current_exe().expect("this test has a path"));
-        command.args(["--exact", "the_process_that_is_killed", "--nocapture", "--test-threads", "1"]);
-        command.env(WORK, folder).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("this test can be started");
+        let mut child =
+            this_test("the_process_that_is_killed").env(WORK, folder).spawn().expect("it can be started");
         let stdout = child.stdout.take().expect("it was asked for");
         let said = Arc::clone(said);
         let reading = tokio::spawn(async move {
@@ -148,24 +158,127 @@ impl Process {
     }
 }
 
+/// Who acts: in this process, or in one that can be killed.
+enum Acting {
+    Here(Upstream),
+    Process(Actor),
+}
+
+impl Acting {
+    fn url(&self) -> String {
+        match self {
+            Self::Here(upstream) => upstream.url(),
+            Self::Process(actor) => format!("http://127.0.0.1:{}", actor.port),
+        }
+    }
+
+    /// How often the effect of each key happened.
+    fn effects(&self) -> BTreeMap<String, usize> {
+        let Self::Process(actor) = self else { return self.here().ledger().per_key() };
+        let mut effects = BTreeMap::new();
+        for line in std::fs::read_to_string(&actor.acts).expect("it has acted").lines() {
+            *effects.entry(line.to_owned()).or_default() += 1;
+        }
+        effects
+    }
+
+    fn here(&self) -> &Upstream {
+        match self {
+            Self::Here(upstream) => upstream,
+            Self::Process(_) => panic!("it is a process of its own"),
+        }
+    }
+
+    async fn kill9_and_start_again(&mut self) {
+        let Self::Process(actor) = self else { panic!("only a process can be killed") };
+        actor.child.start_kill().expect("it has not been waited for");
+        actor.child.wait().await.expect("it was started");
+        actor.child = Actor::start(&actor.acts, actor.port).await;
+    }
+}
+
+/// An upstream in a process of its own. What it did is in a file, a line for each effect, written before it answers.
+struct Actor {
+    child: Child,
+    port: u16,
+    acts: PathBuf,
+}
+
+impl Actor {
+    async fn new(folder: &Path) -> Self {
+        // Below the ports that the system hands out to connections: while the upstream is dead nobody takes it.
+        let own = 20_000 + u16::try_from(std::process::id() % 10_000).expect("it is small");
+        let port = (own..32_000).find(|port| Reserved::at(*port).is_ok()).expect("a free port");
+        let acts = folder.join("acts");
+        Self { child: Self::start(&acts, port).await, port, acts }
+    }
+
+    async fn start(acts: &Path, port: u16) -> Child {
+        let mut command = this_test("the_upstream_that_is_killed");
+        command.env(ACTS, acts).env(PORT, port.to_string());
+        let mut child = command.spawn().expect("this test can be started");
+        let mut lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+        while let Some(line) = lines.next_line().await.expect("it can be read") {
+            if line == "listening" {
+                return child;
+            }
+        }
+        panic!("the upstream did not start");
+    }
+}
+
+fn this_test(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this test has a path"));
+    command.args(["--exact", name, "--nocapture", "--test-threads", "1"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// The upstream's side: acts on every request, and leaves three in a hundred without an answer. Nothing to do when it
+/// was not started by [`Actor::start`].
+#[test]
+fn the_upstream_that_is_killed() {
+    let (Some(acts), Ok(port)) = (std::env::var_os(ACTS), std::env::var(PORT)) else { return };
+    let acts = std::fs::OpenOptions::new().create(true).append(true).open(acts).expect("its file");
+    let acts = Arc::new(Mutex::new(acts));
+    let act = move |arrived: Arrived| {
+        let key = arrived.key().unwrap_or_default().to_owned();
+        let line = format!("{key}\n");
+        acts.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes()).expect("room");
+        async move { if number(&key, 100) < 3 { Reply::Reset } else { arrived.charge() } }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let reserved = Reserved::at(port.parse().expect("a port")).expect("the port is free");
+        let _upstream = reserved.scripted(act).expect("it can listen");
+        // The test runner has begun a line of its own.
+        println!("\nlistening");
+        std::future::pending::<()>().await;
+    });
+}
+
 struct Run {
     calls: usize,
+    /// How often the client is killed.
     kills: usize,
-    gateway_kills: usize,
+    /// Whether with each kill the gateway or the upstream is killed as well, in turn.
+    all: bool,
 }
 
 /// Everything around one run, and what was said in it.
 struct Scene {
-    upstream: Upstream,
+    acting: Acting,
     gateway: Gateway,
     network: Arc<Network>,
     said: Arc<Mutex<Said>>,
+    /// Of gateway and of upstream.
+    kills: [usize; 2],
+    took: Duration,
 }
 
 impl Scene {
     fn finished(&self) -> usize {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.done.union(&said.doubts).count()
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).finished()
     }
 
     fn left(&self, calls: usize) -> Vec<usize> {
@@ -188,35 +301,66 @@ impl Scene {
             }
         }
     }
+
+    async fn kill_gateway(&mut self) {
+        self.gateway.kill9();
+        self.gateway.wait().await;
+        self.network.leads_to(None);
+        self.gateway.start_again().await;
+        self.network.leads_to(Some(self.gateway.addr()));
+        self.kills[0] += 1;
+    }
+
+    async fn kill_upstream(&mut self) {
+        self.acting.kill9_and_start_again().await;
+        self.kills[1] += 1;
+    }
+
+    fn tell(&self, run: &Run, effects: usize) {
+        let (requests, faults) = (&self.network.requests, &self.network.faults);
+        let ([gateway, upstream], said) = (self.kills, self.said.lock().expect("no panic"));
+        println!(
+            "{} calls in {:.0?}: {} requests, {} faults; killed: client {}, gateway {gateway}, upstream {upstream}; \
+             {effects} effects; {} done, {} in doubt",
+            run.calls,
+            self.took,
+            requests.load(Ordering::Relaxed),
+            faults.load(Ordering::Relaxed),
+            run.kills,
+            said.done.len(),
+            said.doubts.len()
+        );
+    }
 }
 
 /// Makes the calls, kills as often as is asked for, evenly over the run, and goes on until all are finished.
-async fn run(upstream: Upstream, run: &Run) -> Scene {
-    let network = Arc::new(Network::default());
-    let gateway = Gateway::start(SEMEL, &upstream.url()).await;
-    let mut scene = Scene { upstream, gateway, network: Arc::clone(&network), said: Arc::default() };
+async fn run(acting: Acting, run: &Run) -> Scene {
+    let (network, began) = (Arc::new(Network::default()), Instant::now());
+    let gateway = Gateway::start(SEMEL, &acting.url()).await;
+    let (said, kills, took) = (Arc::default(), [0, 0], Duration::ZERO);
+    let mut scene = Scene { acting, gateway, network: Arc::clone(&network), said, kills, took };
     network.leads_to(Some(scene.gateway.addr()));
     let between = Upstream::scripted(move |arrived| {
         let network = Arc::clone(&network);
         async move { network.pass(arrived).await }
     });
     let folder = tempfile::tempdir().expect("there is room for temporary files");
-    let events = run.kills + run.gateway_kills;
-    for event in 1..=events {
+    for kill in 1..=run.kills {
         let process = Process::start(&between.url(), folder.path(), &scene.left(run.calls), &scene.said);
-        scene.reaches(run.calls * event / (events + 1)).await;
-        if event <= run.gateway_kills {
-            scene.gateway.kill9();
-            scene.gateway.wait().await;
-            scene.network.leads_to(None);
-            scene.gateway.start_again().await;
-            scene.network.leads_to(Some(scene.gateway.addr()));
-            scene.reaches((run.calls * event / (events + 1) + run.calls / (4 * events)).min(run.calls)).await;
+        let reached = run.calls * kill / (run.kills + 1);
+        scene.reaches(reached).await;
+        if run.all {
+            match kill % 2 {
+                1 => scene.kill_gateway().await,
+                _ => scene.kill_upstream().await,
+            }
+            scene.reaches((reached + run.calls / (4 * run.kills)).min(run.calls)).await;
         }
         process.end(true).await;
     }
     Process::start(&between.url(), folder.path(), &scene.left(run.calls), &scene.said).end(false).await;
     assert!(scene.left(run.calls).is_empty(), "the last process finished what was left");
+    scene.took = began.elapsed();
     scene
 }
 
@@ -247,6 +391,12 @@ async fn work(folder: &Path) {
         let n = of_key(one.key.as_str());
         if tell(n, &one.outcome.map(drop), &doubts) {
             resumed.insert(n);
+        }
+    }
+    // Whoever is told of doubts has them from here on; else each process would ask about all of them.
+    for one in once.unfinished().expect("the journal can be read") {
+        if resumed.contains(&of_key(one.saved.key.as_str())) {
+            once.forget(one.id).expect("the journal can be written");
         }
     }
     let work: Vec<usize> = lines.map(|line| line.parse().expect("a number")).collect();
@@ -297,18 +447,22 @@ fn tell(n: usize, outcome: &Result<(), Error>, doubts: &Mutex<BTreeSet<usize>>) 
     true
 }
 
-fn calls(by_default: usize) -> usize {
-    std::env::var("SEMEL_CLIENT_CALLS").map_or(by_default, |calls| calls.parse().expect("a number of calls"))
+fn number_in(variable: &str, by_default: usize) -> usize {
+    std::env::var(variable).map_or(by_default, |number| number.parse().expect("a number"))
+}
+
+fn calls() -> usize {
+    number_in("SEMEL_CLIENT_CALLS", 20_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_a_client_that_is_killed_take_effect_once_each() {
-    let wanted = Run { calls: calls(20_000), kills: 10, gateway_kills: 0 };
-    let scene = run(Upstream::charging(), &wanted).await;
-    let effects = scene.upstream.ledger().per_key();
+    let wanted = Run { calls: calls(), kills: number_in("SEMEL_CLIENT_KILLS", 10), all: false };
+    let scene = run(Acting::Here(Upstream::charging()), &wanted).await;
+    let effects = scene.acting.effects();
+    scene.tell(&wanted, effects.values().sum());
     let (requests, faults) =
         (scene.network.requests.load(Ordering::Relaxed), scene.network.faults.load(Ordering::Relaxed));
-    println!("{} calls, {requests} requests, {faults} faults, {} kills", wanted.calls, wanted.kills);
     assert!(
         scene.said.lock().expect("no panic").doubts.is_empty(),
         "the gateway and the upstream never failed"
@@ -321,22 +475,17 @@ async fn calls_of_a_client_that_is_killed_take_effect_once_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_gateway_and_upstream_killed_too_no_call_takes_effect_twice_and_the_rest_is_listed() {
-    let wanted = Run { calls: calls(20_000) / 5, kills: 3, gateway_kills: 3 };
-    // An upstream that acts and then dies, now and then.
-    let upstream = Upstream::scripted(|arrived| async move {
-        match number(arrived.key().unwrap_or_default(), 100) {
-            0..3 => Reply::Reset,
-            _ => arrived.charge(),
-        }
-    });
-    let scene = run(upstream, &wanted).await;
-    let effects = scene.upstream.ledger().per_key();
+    let wanted = Run { calls: calls() / 5, kills: number_in("SEMEL_CLIENT_KILLS", 6), all: true };
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let scene = run(Acting::Process(Actor::new(folder.path()).await), &wanted).await;
+    let effects = scene.acting.effects();
+    scene.tell(&wanted, effects.values().sum());
     let twice: Vec<_> = effects.iter().filter(|(_, effects)| **effects > 1).take(10).collect();
     assert!(twice.is_empty(), "effects that happened twice: {twice:?}");
     let listed = scene.gateway.keys_in("in-doubt").await;
     assert!(scene.gateway.keys_in("in-flight").await.is_empty());
+    assert!(scene.kills.iter().all(|kills| *kills >= wanted.kills / 2), "all were killed: {:?}", scene.kills);
     let said = scene.said.lock().expect("no panic");
-    println!("{} calls, {} done, {} in doubt", wanted.calls, said.done.len(), said.doubts.len());
     for n in 0..wanted.calls {
         let key = format!("call-{n}");
         match said.done.contains(&n) {

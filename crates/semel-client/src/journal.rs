@@ -118,6 +118,12 @@ impl Journaled {
         Ok(open)
     }
 
+    pub(crate) fn forget(&self, id: EntryId) -> Result<(), BoxError> {
+        // Held while it is struck out, so that nobody resumes it meanwhile.
+        let held = self.take(id).ok_or("the call is being worked on")?;
+        held.of.journal.settle(held.id)
+    }
+
     fn live(&self) -> std::sync::MutexGuard<'_, HashSet<EntryId>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

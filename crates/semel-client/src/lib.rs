@@ -7,21 +7,40 @@
 //! time only if not a byte of the first was sent; what else fails is reported, with its key, as *unknown*. GET, HEAD,
 //! PUT and DELETE may always be sent again.
 //!
-//! In a program that uses reqwest:
+//! In a program that uses reqwest 0.13:
+//!
+//! ```toml
+//! semel-client = "0.1"
+//! ```
 //!
 //! ```
 //! # #[cfg(feature = "reqwest-middleware")] {
-//! # fn main() {}
-//! use reqwest_middleware::ClientBuilder;
-//! use semel_client::Once;
+//! use semel_client::{Once, reqwest_middleware::ClientBuilder};
 //!
 //! let client = ClientBuilder::new(reqwest::Client::new()).with(Once::for_hosts(["api.example.com"])).build();
 //! # let _ = client; }
 //! ```
 //!
-//! Everything else stays as it is. A key of your own goes with the call: `.with_extension(Key::explicit("order-42"))`.
-//! Delays, `Retry-After`, a retry budget per host and deadlines have defaults that fit most; see
-//! [`Policy`](crate::core::call::Policy).
+//! Calls are made as before, and answers come out as before. Where the program names types, a `reqwest::Client` is now
+//! a `ClientWithMiddleware`, and `send()` fails with a `reqwest_middleware::Error`:
+//!
+//! ```
+//! # #[cfg(feature = "reqwest-middleware")] {
+//! use semel_client::reqwest_middleware::{ClientWithMiddleware, Error};
+//! use semel_client::{Idempotency, Key};
+//!
+//! async fn charge(client: &ClientWithMiddleware, order: &str) -> Result<String, Error> {
+//!     let call = client.post("https://api.example.com/charges").json(&4000);
+//!     // A key of your own; left out, the call gets a new one. `Idempotency::off()` is none.
+//!     let answer = call.with_extension(Key::explicit(order)).send().await?;
+//!     Ok(answer.error_for_status()?.text().await?)
+//! }
+//! # let _ = (charge, Idempotency::off()); }
+//! ```
+//!
+//! What became of a call is in its answer's extensions, as a [`Report`]; what has no answer is an error in which
+//! [`adapter::middleware::error`] finds this crate's [`Error`]. Delays, `Retry-After`, a retry budget per host and
+//! deadlines have defaults that fit most; see [`Policy`](crate::core::call::Policy).
 //!
 //! Other clients: [`Client`] reads answers inside the loop and types its errors, and is the kit for SDKs; the modules of
 //! [`adapter`] have a tower layer and clients for threads. [`journal`] makes keys outlive the process. What decides is
@@ -57,6 +76,10 @@ pub use observe::{Event, What};
 pub use once::Once;
 pub use semel::Key;
 pub use session::Report;
+
+/// The version that [`Once`] is a middleware of.
+#[cfg(feature = "reqwest-middleware")]
+pub use reqwest_middleware;
 
 #[cfg(feature = "client")]
 pub use adapter::client;

@@ -14,7 +14,7 @@ use semel::{Key, wire};
 use crate::core::budget::{Budget, Budgets, Share};
 use crate::core::call::{Policy, RETRIES_MAX};
 use crate::error::{BoxError, Error, Kind};
-use crate::journal::{Journal, Journaled, Unfinished};
+use crate::journal::{EntryId, Journal, Journaled, Unfinished};
 use crate::observe::{Event, Observer};
 
 /// Keys, retries and everything around them. Clones share their retry budgets and their journal.
@@ -159,6 +159,16 @@ impl Once {
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, Error> {
         let open = self.journal.as_ref().map_or(Ok(Vec::new()), Journaled::unfinished);
         open.map_err(|source: BoxError| Error::unsent(Kind::Journal, None, source))
+    }
+
+    /// Strikes a call out of the journal without an answer, for instance because a person has looked up what became of
+    /// it. It is not sent again.
+    ///
+    /// # Errors
+    /// [`Kind::Journal`] when it is being worked on, or the journal cannot be written.
+    pub fn forget(&self, id: EntryId) -> Result<(), Error> {
+        let forgotten = self.journal.as_ref().map_or(Ok(()), |journal| journal.forget(id));
+        forgotten.map_err(|source: BoxError| Error::unsent(Kind::Journal, None, source))
     }
 
     pub(crate) fn mint(&self) -> Key {

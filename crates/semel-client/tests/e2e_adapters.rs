@@ -22,8 +22,11 @@ use semel::backoff::Backoff;
 use semel_client::adapter::layer::OnceLayer;
 use semel_client::core::call::Policy;
 use semel_client::core::classify::Effect;
+use semel_client::journal::memory::MemoryJournal;
 use semel_client::{Client, Error, Idempotency, Key, Kind, Once, Report, adapter};
 use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tower::{Layer, ServiceExt};
 
 const BODY: &[u8] = br#"{"cents":4000}"#;
@@ -91,7 +94,7 @@ struct Line {
 type Log = Arc<Mutex<HashMap<String, Vec<Line>>>>;
 
 fn case(name: &'static str, acts: &[Act], arrive: usize, end: End) -> Case {
-    let backoff = |n: u32| (BASE_MS * 2_u64.pow(n) / 2, BASE_MS * 2_u64.pow(n) * 3 / 2);
+    let backoff = |n: u32| (BASE_MS * 2_u64.pow(n) * 4 / 10, BASE_MS * 2_u64.pow(n) * 16 / 10);
     let apart = (0..u32::try_from(arrive.max(1) - 1).unwrap()).map(backoff).collect();
     let (method, acts) = (Method::POST, acts.to_vec());
     Case { name, method, acts, trusted: true, said: None, written: None, arrive, end, apart }
@@ -486,15 +489,84 @@ async fn every_adapter_sends_waits_and_gives_up_as_the_core_says() {
     );
 }
 
+/// What a server saw of each request: when its head came, and the keys in it.
+type Heads = Arc<Mutex<Vec<(Instant, Vec<String>)>>>;
+
+/// Reads the head of every request; then resets the connection, the body unread, or after `resets` of those answers.
+async fn resets_before_the_body(resets: usize) -> (String, Heads) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, heads) = (format!("http://{}/charges", listener.local_addr().unwrap()), Heads::default());
+    let log = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { reset_or_answer(stream, resets, &log).await });
+        }
+    });
+    (url, heads)
+}
+
+async fn reset_or_answer(mut stream: TcpStream, resets: usize, log: &Mutex<Vec<(Instant, Vec<String>)>>) {
+    let mut seen = String::new();
+    while !seen.contains("\r\n\r\n") {
+        // A byte at a time, so that the body stays unread.
+        let Ok(byte) = stream.read_u8().await else { return };
+        seen.push(char::from(byte));
+    }
+    let key = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("idempotency-key").then(|| value.trim().to_owned())
+    };
+    let nth = {
+        let mut log = log.lock().unwrap();
+        log.push((Instant::now(), seen.lines().filter_map(key).collect()));
+        log.len()
+    };
+    if nth <= resets {
+        stream.set_zero_linger().unwrap();
+        return;
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"charge\": 1}").await.unwrap();
+    // What is left unread when a connection is closed resets it.
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reset_before_the_body_was_read_is_retried_under_the_same_key() {
+    for (resets, arrive) in [(2, 3), (usize::MAX, 4)] {
+        for adapter in ADAPTERS {
+            let (url, heads) = resets_before_the_body(resets).await;
+            let case = case("reset-before-body", &[], arrive, End::Status(200));
+            let got = run(adapter, url, &case).await;
+            let heads = heads.lock().unwrap().clone();
+            let what = format!("{adapter:?}, {resets} resets: {got:?}, {heads:?}");
+            assert_eq!((heads.len(), got.attempts as usize), (arrive, arrive), "{what}");
+            assert!(heads.iter().all(|(_, keys)| keys.len() == 1 && keys == &heads[0].1), "one key; {what}");
+            assert_eq!(got.key.as_ref().unwrap().as_str(), heads[0].1[0], "{what}");
+            for (pair, (least, most)) in heads.windows(2).zip(&case.apart) {
+                let (apart, most) = (pair[1].0 - pair[0].0, Duration::from_millis(*most) + LATE);
+                assert!(apart >= Duration::from_millis(*least) && apart <= most, "{apart:?} apart; {what}");
+            }
+            match resets {
+                2 => assert_eq!((got.status, got.kind), (Some(200), None), "{what}"),
+                _ => assert_eq!(
+                    (got.kind, got.effect),
+                    (Some(Kind::Exhausted), Some(Effect::Unknown)),
+                    "{what}"
+                ),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reset_before_the_body_of_an_undeclared_host_is_sent_once() {
     for adapter in ADAPTERS {
-        let server = Upstream::charging();
-        let case = case("reset-at-head", &[], 0, End::Fails(Kind::Exhausted));
-        let got = run(adapter, format!("{}/reset-at-head", server.url()), &case).await;
-        assert_eq!((got.kind, got.attempts), (Some(Kind::Exhausted), 4), "{adapter:?}");
-        assert_eq!(server.connections(), 4, "{adapter:?}: each attempt reached the server");
-        assert_eq!(got.effect, Some(Effect::Unknown), "{adapter:?}");
+        let (url, heads) = resets_before_the_body(1).await;
+        let case = Case { trusted: false, ..case("reset-before-body", &[], 1, End::Fails(Kind::Unknown)) };
+        let got = run(adapter, url, &case).await;
+        assert_eq!((got.kind, got.effect), (Some(Kind::Unknown), Some(Effect::Unknown)), "{adapter:?}");
+        assert_eq!((heads.lock().unwrap().len(), got.attempts), (1, 1), "{adapter:?}");
     }
 }
 
@@ -507,5 +579,42 @@ async fn what_was_never_sent_is_called_so_and_may_be_sent_again_to_any_host() {
         assert_eq!((got.kind, got.attempts), (Some(Kind::NotSent), 4), "{adapter:?}");
         assert_eq!(got.effect, Some(Effect::None), "{adapter:?}");
         assert!(got.key.is_some(), "{adapter:?}");
+    }
+}
+
+/// A call that is lost, and resumed: how it failed, how many were resumed and with which status, how many are left.
+macro_rules! lost_and_resumed {
+    ($once:expr, $client:expr) => {{
+        let client = $client.base_url("http://127.0.0.1:1").build().unwrap();
+        let lost = client.post(&$once.1).json(&4000).idempotency_key("order-42").send().unwrap_err();
+        let resumed = client.resume().unwrap();
+        let statuses: Vec<_> =
+            resumed.iter().map(|one| one.outcome.as_ref().unwrap().status().as_u16()).collect();
+        (lost.kind(), statuses, $once.0.unfinished().unwrap().len())
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_finish_what_was_left_in_the_journal_under_its_old_key() {
+    for over_ureq in [false, true] {
+        let server = Upstream::scripted(|arrived| async move {
+            if arrived.nth == 1 { Reply::Reset } else { arrived.charge() }
+        });
+        let once = (once(true).retries(0).journal(MemoryJournal::new()), server.url());
+        let sending = move || match over_ureq {
+            false => {
+                let transport = adapter::blocking::Reqwest::new().unwrap();
+                lost_and_resumed!(once, adapter::blocking::Client::builder(once.0.clone(), transport))
+            }
+            true => {
+                let transport = adapter::ureq::Ureq::default();
+                lost_and_resumed!(once, adapter::ureq::Client::builder(once.0.clone(), transport))
+            }
+        };
+        let got = tokio::task::spawn_blocking(sending).await.unwrap();
+        assert_eq!(got, (Kind::Unknown, vec![201], 0), "over ureq: {over_ureq}");
+        let entries = server.ledger().entries();
+        assert_eq!((entries.len(), entries[0].key.as_deref()), (2, Some("order-42")));
+        assert_eq!((&entries[0].key, &entries[0].digest), (&entries[1].key, &entries[1].digest));
     }
 }

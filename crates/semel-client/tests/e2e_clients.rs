@@ -13,7 +13,8 @@ use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use semel::backoff::Backoff;
 use semel_client::adapter::{middleware, redirects};
 use semel_client::core::call::Policy;
-use semel_client::core::classify::Effect;
+use semel_client::core::classify::{Effect, Finding};
+use semel_client::journal::EntryId;
 use semel_client::journal::memory::MemoryJournal;
 use semel_client::journal::sqlite::SqliteJournal;
 use semel_client::{Client, Idempotency, Key, Kind, Once, Report, What};
@@ -314,6 +315,27 @@ async fn a_journal_keeps_what_ended_without_a_final_answer_and_lets_go_of_refusa
 }
 
 #[tokio::test]
+async fn a_doubt_stays_in_the_journal_until_the_program_lets_go_of_it() {
+    let server = Upstream::scripted(|_| async {
+        let mut answer = Response::new(Bytes::new());
+        *answer.status_mut() = StatusCode::CONFLICT;
+        answer.headers_mut().insert("idempotency-status", HeaderValue::from_static("in-doubt"));
+        Reply::Answer(answer)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let once = quick().journal(SqliteJournal::open(folder.path().join("calls.sqlite")).unwrap());
+    let client = Client::builder(once.clone()).base_url(&server.url()).build().unwrap();
+    client.post("/a").idempotency_key("k").send().await.unwrap_err();
+    for _ in 0..2 {
+        let resumed = client.resume().await.unwrap();
+        assert_eq!(resumed[0].outcome.as_ref().unwrap_err().last(), Some(Finding::InDoubt));
+    }
+    once.forget(once.unfinished().unwrap()[0].id).unwrap();
+    assert!(once.unfinished().unwrap().is_empty() && client.resume().await.unwrap().is_empty());
+    assert_eq!(server.ledger().effects("k"), 3);
+}
+
+#[tokio::test]
 async fn a_call_that_still_runs_is_not_resumed_beside_itself() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let opens = Arc::clone(&gate);
@@ -325,11 +347,12 @@ async fn a_call_that_still_runs_is_not_resumed_beside_itself() {
         }
     });
     let once = quick().journal(MemoryJournal::new());
-    let client = Client::builder(once).base_url(&server.url()).build().unwrap();
+    let client = Client::builder(once.clone()).base_url(&server.url()).build().unwrap();
     let (running, ledger) = (client.clone(), server.ledger().clone());
     let call = tokio::spawn(async move { running.post("/a").send().await });
     eventually("the request at the server", || ledger.total() == 1).await;
     assert!(client.resume().await.unwrap().is_empty());
+    assert_eq!(once.forget(EntryId(1)).unwrap_err().kind(), Kind::Journal, "nor forgotten");
     gate.add_permits(1);
     call.await.unwrap().unwrap();
     assert_eq!(server.ledger().total(), 1);

@@ -1,5 +1,5 @@
 //! A thousand clients that are told to come back, and ten thousand calls to a host that always fails: simulated over
-//! the core, with time and chance of the test's own.
+//! the core, with time and chance of the test's own. `SEMEL_HERD_RUNS=10000` makes as many crowds as one likes.
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
 
@@ -33,6 +33,8 @@ impl World for Chance {
 }
 
 const CLIENTS: usize = 1_000;
+/// Of a hundred, how many may come back within any 50 ms.
+const CROWD_PERCENT: usize = 13;
 
 fn plan() -> Plan {
     Plan { method: Method::POST, keyed: true, trusted: true, body_again: true, follows: false }
@@ -70,13 +72,17 @@ fn crowd(sorted: &[Duration]) -> usize {
 
 #[test]
 fn a_thousand_clients_that_are_told_to_come_back_do_not_come_at_once() {
+    let runs = std::env::var("SEMEL_HERD_RUNS").map_or(300, |runs| runs.parse().unwrap());
     for retry_after in [None, Some("0"), Some("2"), Some("30")] {
-        let mut crowds: Vec<usize> = (0..20).map(|seed| crowd(&first_retries(seed, retry_after))).collect();
-        crowds.sort_unstable();
-        println!("retry-after {retry_after:?}: at most of {CLIENTS} in any 50 ms, by run: {crowds:?}");
-        // Ten in a hundred are expected of half a second; the fullest of all windows has some more by chance.
-        assert!(crowds[17] * 100 <= CLIENTS * 13, "nine runs of ten, {retry_after:?}: {crowds:?}");
-        assert!(crowds[19] * 100 <= CLIENTS * 15, "every run, {retry_after:?}: {crowds:?}");
+        let crowds = (0..runs).map(|seed| (crowd(&first_retries(seed, retry_after)), seed));
+        let (most, seed) = crowds.max().unwrap();
+        println!(
+            "retry-after {retry_after:?}: {most} of {CLIENTS} in the fullest 50 ms of {runs} runs, seed {seed}"
+        );
+        assert!(
+            most * 100 <= CLIENTS * CROWD_PERCENT,
+            "{most} at once, retry-after {retry_after:?}, seed {seed}"
+        );
     }
 }
 

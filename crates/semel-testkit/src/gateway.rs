@@ -2,6 +2,7 @@
 //!
 //! It knows the program only by its path, its flags and what it prints. Next: [`crate::upstream`].
 
+use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,12 @@ use tokio::time::Instant;
 
 /// How long a gateway may take to say where it listens; a debug build on a busy machine is slow.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The last ones, because the end of a program is in them.
 const LOG_LINES_KEPT: usize = 5_000;
+/// How many of them are shown when it does not start.
+const LOG_LINES_SHOWN: usize = 40;
+
+type Log = Arc<Mutex<VecDeque<String>>>;
 
 /// A gateway, running or not.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ pub struct Gateway {
     config: Option<PathBuf>,
     /// A store that is not its own.
     shared: Option<String>,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Log,
     running: Option<Running>,
 }
 
@@ -126,7 +132,15 @@ impl Gateway {
         let (ready, listens) = oneshot::channel();
         tokio::spawn(read_log(BufReader::new(stderr), Arc::clone(&self.log), ready));
         let Ok(Ok(addr)) = tokio::time::timeout(START_TIMEOUT, listens).await else {
-            panic!("the gateway did not start; it said:\n{}", self.log().join("\n"));
+            let waited = began.elapsed();
+            self.folder.disable_cleanup(true);
+            let status = child.try_wait();
+            let log = self.log();
+            panic!(
+                "the gateway did not start, {status:?} after {waited:?}; its store is kept in {}; it said:\n{}",
+                self.folder().display(),
+                log[log.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+            );
         };
         self.running = Some(Running { child, addr, started_in: began.elapsed() });
     }
@@ -175,7 +189,7 @@ impl Gateway {
     /// What it has said on standard error.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn running(&self) -> &Running {
@@ -278,7 +292,7 @@ impl Gateway {
 
 async fn read_log(
     stderr: impl tokio::io::AsyncBufRead + Unpin,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Log,
     ready: oneshot::Sender<SocketAddr>,
 ) {
     let (mut lines, mut ready) = (stderr.lines(), Some(ready));
@@ -290,9 +304,10 @@ async fn read_log(
             let _ = ready.send(addr);
         }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.len() < LOG_LINES_KEPT {
-            log.push(line);
+        if log.len() == LOG_LINES_KEPT {
+            log.pop_front();
         }
+        log.push_back(line);
     }
 }
 

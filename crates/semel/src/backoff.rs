@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// `base * 2^n`, at most `cap`, times a jitter of 0.5 to 1.5.
+/// `base * 2^n`, at most `cap`, times a jitter of 0.4 to 1.6: a thousand who were refused at one moment come back over
+/// 600 ms of half a second, and the fullest 50 ms of it stay below 13 per cent of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     /// The delay before the first retry, without jitter.
@@ -16,7 +17,7 @@ impl Backoff {
     #[must_use]
     pub fn delay(&self, n: u32, random: u16) -> Duration {
         let plain = self.base.saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX)).min(self.cap);
-        plain.mul_f64(0.5 + f64::from(random) / f64::from(u16::MAX))
+        plain.mul_f64(0.4 + 1.2 * f64::from(random) / f64::from(u16::MAX))
     }
 }
 
@@ -34,10 +35,10 @@ mod tests {
     const BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(8) };
 
     #[test]
-    fn delay_doubles_up_to_its_cap_with_half_to_one_and_a_half_of_jitter() {
-        assert_eq!(BACKOFF.delay(0, 0), Duration::from_millis(250));
-        assert_eq!(BACKOFF.delay(0, u16::MAX), Duration::from_millis(750));
-        assert_eq!(BACKOFF.delay(2, 0), Duration::from_secs(1));
-        assert_eq!(BACKOFF.delay(40, u16::MAX), Duration::from_secs(12));
+    fn delay_doubles_up_to_its_cap_with_0_4_to_1_6_of_jitter() {
+        assert_eq!(BACKOFF.delay(0, 0), Duration::from_millis(200));
+        assert_eq!(BACKOFF.delay(0, u16::MAX), Duration::from_millis(800));
+        assert_eq!(BACKOFF.delay(2, 0), Duration::from_millis(800));
+        assert_eq!(BACKOFF.delay(40, u16::MAX), Duration::from_millis(12_800));
     }
 }

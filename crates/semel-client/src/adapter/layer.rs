@@ -214,8 +214,9 @@ where
     async fn send(&mut self, stamp: Stamp, keyed: bool) -> Result<Whole<R>, Failure> {
         let next = || self.body.as_ref().filter(|_| self.again).and_then(self.layer.again);
         let body = self.first.take().or_else(next).unwrap_or_default();
-        let mut request = Request::from_parts(self.head.clone(), body);
-        stamp.put(request.headers_mut());
+        // Before the copy is made: a copied map has no room for one more.
+        stamp.put(&mut self.head.headers);
+        let request = Request::from_parts(self.head.clone(), body);
         let broken = |error: S::Error| {
             let source: BoxError = error.into();
             let what = if (self.layer.unsent)(source.as_ref()) { Lost::NotSent } else { Lost::Broken };

@@ -24,7 +24,7 @@ const SPREAD_MIN: Duration = Duration::from_millis(900);
 pub struct Policy {
     /// How often a call is sent again, 0 to [`RETRIES_MAX`]. 3 by default.
     pub retries_max: u32,
-    /// The delays between: from 0.5 s, doubling up to 8 s, each times 0.5 to 1.5, by default.
+    /// The delays between: from 0.5 s, doubling up to 8 s, each times 0.4 to 1.6, by default.
     pub backoff: Backoff,
     /// The longest wait that a host may ask for; a longer one ends the call. 60 s by default.
     pub retry_after_max: Duration,

@@ -98,8 +98,21 @@ impl Reserved {
     /// # Errors
     /// As the operating system says.
     pub fn new() -> io::Result<Self> {
+        Self::bind(TcpSocket::new_v4()?, 0)
+    }
+
+    /// This port of this machine, also when whoever had it before has just died.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn at(port: u16) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        socket.set_reuseaddr(true)?;
+        Self::bind(socket, port)
+    }
+
+    fn bind(socket: TcpSocket, port: u16) -> io::Result<Self> {
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
         let addr = socket.local_addr()?;
         Ok(Self { socket, addr })
     }
