@@ -4,6 +4,7 @@
 //!
 //! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
 
+pub mod check;
 pub mod conformance;
 #[cfg(feature = "net")]
 pub mod fault_proxy;
