@@ -18,6 +18,8 @@ pub mod client;
 pub mod gateway;
 #[cfg(feature = "http")]
 pub mod ledger;
+#[cfg(feature = "model")]
+pub mod model;
 #[cfg(feature = "http")]
 pub mod repeat;
 #[cfg(feature = "servers")]

@@ -1,5 +1,7 @@
 //! The checker: histories that happened are explained, planted lies are found and made small, and it is quick.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
