@@ -24,6 +24,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::check::Recorder;
 use semel::clock::{ManualClock, Timestamp};
 use semel::record::{ClaimArgs, Ending, ReleaseFrom};
 use semel::store::{Claimed, CompleteArgs, ReleaseArgs, RenewArgs, Store, Written};
@@ -38,9 +39,9 @@ pub mod time;
 pub mod waiting;
 pub mod writes;
 
-/// An empty store under test.
+/// An empty store under test. What is asked of it and what it answers is recorded.
 pub struct Subject {
-    store: Arc<dyn Store>,
+    store: Recorder,
     clock: Option<Arc<ManualClock>>,
     purges_itself: bool,
     _keep: Box<dyn Any + Send + Sync>,
@@ -49,11 +50,13 @@ pub struct Subject {
 impl Subject {
     /// A store whose time is `clock`'s.
     pub fn on_clock(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
+        let store = Recorder::on_clock(store, clock.clone());
         Self { store, clock: Some(clock), purges_itself: false, _keep: Box::new(()) }
     }
 
     /// A store on a clock that cannot be moved, such as a server's: tests of time take as long as they say.
     pub fn on_real_time(store: Arc<dyn Store>) -> Self {
+        let store = Recorder::new(store);
         Self { store, clock: None, purges_itself: false, _keep: Box::new(()) }
     }
 
@@ -72,7 +75,13 @@ impl Subject {
     }
 
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store)
+        Arc::new(self.store.clone())
+    }
+
+    /// What was recorded, also after the subject is gone; see [`Recorder::verify`].
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        self.store.clone()
     }
 
     async fn advance(&self, duration: Duration) {
@@ -171,7 +180,7 @@ async fn refused(written: impl Future<Output = Result<Written, semel::store::Sto
 const MILLI: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Makes one test of each guarantee for the store that `$make` returns: an `async fn(Arc<ManualClock>) -> Subject`.
+/// Makes one test of each guarantee, and checks the history of each, for the store that `$make` returns: an `async fn(Arc<ManualClock>) -> Subject`.
 #[macro_export]
 macro_rules! conformance_suite {
     ($make:path) => {
@@ -192,7 +201,8 @@ macro_rules! conformance_suite {
             moving: s13_an_imported_record_stands_as_it_was, s13_import_replaces_no_record,
                 s13_tokens_grow_past_an_imported_one;
             replies: s08_lost_replies_cost_neither_an_effect_nor_a_record;
-            model: s11_random_steps_answer_as_the_pure_transitions;
+            model: s11_random_steps_answer_as_the_pure_transitions,
+                s11_answers_of_racing_callers_have_an_order;
         }
     };
     (@ $make:path; $($module:ident: $($test:ident),+;)+) => {
@@ -200,7 +210,10 @@ macro_rules! conformance_suite {
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $test() {
                 let clock = ::std::sync::Arc::new(::semel::clock::ManualClock::at($crate::conformance::start()));
-                $crate::conformance::$module::$test($make(clock).await).await;
+                let subject = $make(clock).await;
+                let recorder = subject.recorder();
+                $crate::conformance::$module::$test(subject).await;
+                recorder.verify();
             }
         )+)+
     };

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::check::load::Dice;
 use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
     Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
@@ -40,6 +41,8 @@ pub enum Fault {
     LoseReply,
     /// It arrives late.
     Delay(Duration),
+    /// It arrives, and is answered, after others had so many turns.
+    Yield(usize),
     /// It arrives when [`FaultyStore::let_go`] is called.
     HoldCall,
     /// It is made at once and answered when [`FaultyStore::let_go`] is called.
@@ -52,6 +55,7 @@ pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plans: Mutex<HashMap<Method, Plan>>,
     let_go: watch::Sender<()>,
+    dice: Option<Mutex<Dice>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +69,24 @@ impl FaultyStore {
     /// `inner`, without a fault so far.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, plans: Mutex::default(), let_go: watch::Sender::new(()) }
+        Self { inner, plans: Mutex::default(), let_go: watch::Sender::new(()), dice: None }
+    }
+
+    /// `inner`, whose calls wait for each other, and of which one in twenty loses its call, its reply or both, as the
+    /// dice of `seed` say.
+    #[must_use]
+    pub fn by_seed(inner: Arc<dyn Store>, seed: u64) -> Self {
+        Self { dice: Some(Mutex::new(Dice::new(seed))), ..Self::new(inner) }
+    }
+
+    fn throw(&self) -> Option<Fault> {
+        let mut dice = self.dice.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match dice.below(60) {
+            0 => Fault::LoseCall,
+            1 => Fault::LoseReply,
+            2 => Fault::Refuse,
+            _ => Fault::Yield(dice.below(6)),
+        })
     }
 
     /// The next call of `method` that has no fault yet gets this one.
@@ -96,7 +117,7 @@ impl FaultyStore {
         let mut plans = self.plans();
         let plan = plans.entry(method).or_default();
         plan.calls += 1;
-        plan.next.pop_front().or(plan.rest)
+        plan.next.pop_front().or(plan.rest).or_else(|| self.throw())
     }
 
     fn through<'a, T: Send + 'a>(
@@ -120,6 +141,12 @@ impl FaultyStore {
                     tokio::time::sleep(duration).await;
                     step(store).await
                 }
+                Some(Fault::Yield(turns)) => {
+                    others_first(turns).await;
+                    let reply = step(store).await;
+                    others_first(turns).await;
+                    reply
+                }
                 Some(Fault::HoldCall) => {
                     let _ = held.changed().await;
                     step(store).await
@@ -131,6 +158,12 @@ impl FaultyStore {
                 }
             }
         })
+    }
+}
+
+async fn others_first(turns: usize) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
     }
 }
 

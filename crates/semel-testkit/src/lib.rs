@@ -4,6 +4,7 @@
 //!
 //! Only ever a dev-dependency. Start at [`conformance`] for a store, at `gateway` for the program.
 
+pub mod check;
 pub mod conformance;
 #[cfg(feature = "net")]
 pub mod fault_proxy;
@@ -17,6 +18,8 @@ pub mod client;
 pub mod gateway;
 #[cfg(feature = "http")]
 pub mod ledger;
+#[cfg(feature = "model")]
+pub mod model;
 #[cfg(feature = "http")]
 pub mod repeat;
 #[cfg(feature = "servers")]

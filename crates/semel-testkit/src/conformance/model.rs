@@ -7,6 +7,8 @@ use semel::store::DoubtArgs;
 use semel::{State, Token, clock::Clock};
 
 use super::*;
+use crate::check::load::Load;
+use crate::faulty_store::FaultyStore;
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -113,6 +115,24 @@ async fn play(subject: &Subject, clock: &ManualClock, mut model: Model, moves: V
             let expected = expected.clone().and_then(|record| record.at(clock.now()));
             assert_eq!(store.get(id).await.unwrap(), expected);
         }
+    }
+}
+
+/// S11, under real concurrency and with lost replies: the history that the suite records of every test is the test.
+pub async fn s11_answers_of_racing_callers_have_an_order(subject: Subject) {
+    for seed in 0..5 {
+        let faulty = Arc::new(FaultyStore::by_seed(subject.store.inner(), seed));
+        let store: Arc<dyn Store> = Arc::new(subject.store.continued(faulty));
+        let load = Load { seed, callers: 16, keys: 8, calls: 1_000, unit: Duration::from_millis(200) };
+        let running = tokio::spawn(load.run(Arc::clone(&store)));
+        while !running.is_finished() {
+            store.purge(10).await.ok();
+            if let Some(clock) = &subject.clock {
+                clock.advance(MILLI);
+            }
+            tokio::task::yield_now().await;
+        }
+        running.await.unwrap();
     }
 }
 
