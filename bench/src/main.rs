@@ -10,6 +10,7 @@ mod floor;
 mod plain;
 mod postgres;
 mod redis;
+mod servers;
 mod store;
 
 use std::error::Error;

@@ -14,18 +14,13 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::codec::{self, clock, dead, full, narrow};
+use crate::codec::{self, clock, dead, full, moment, narrow};
 use crate::fault::Failure;
 use crate::session::{Dialer, Session};
 use crate::writer::{Link, Work};
 
-const READ: &str = concat!(
-    "WITH ",
-    clock!(),
-    " SELECT ",
-    full!(),
-    " FROM clock, semel_records AS r WHERE r.digest = ANY ($1)"
-);
+const READ: &str =
+    concat!("SELECT ", full!(), " FROM ", moment!(), ", semel_records AS r WHERE r.digest = ANY ($1)");
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// What a row says.
@@ -127,8 +122,8 @@ macro_rules! list {
 const OPEN: [&str; 2] = [boundary!(" AND r.state < 2"), list!(" AND r.state < 2")];
 const ALL: [&str; 2] = [boundary!(""), list!("")];
 
-/// Rows stay for two seconds after they are dead: a claim that was on its way when its record was released still meets
-/// the row, and takes a greater token.
+/// Rows stay for four seconds after they are dead, longer than any statement may take: a claim that has its token and
+/// was on its way when its record was released still meets the row, and takes a greater token.
 macro_rules! purge {
     ($dead:literal, $order:literal) => {
         concat!(
@@ -136,7 +131,7 @@ macro_rules! purge {
             clock!(),
             ", gone AS (SELECT r.digest FROM clock, semel_records AS r WHERE ",
             $dead,
-            " <= clock.now_us - 2000000 ORDER BY r.",
+            " <= clock.now_us - 4000000 ORDER BY r.",
             $order,
             " LIMIT $1 FOR UPDATE OF r SKIP LOCKED) \
               DELETE FROM semel_records AS r USING gone WHERE r.digest = gone.digest RETURNING r.digest"
