@@ -11,7 +11,7 @@ use semel::store::{ClaimArgs, Claimed, Written};
 use semel::{Record, State};
 use uuid::Uuid;
 
-use crate::codec::{self, dead, doubted, moment, ticket};
+use crate::codec::{self, dead, doubted, floor, moment};
 use crate::fault::Failure;
 use crate::reader::{self, Standing};
 use crate::session::Session;
@@ -21,16 +21,16 @@ const INSERT: &str = concat!(
     "INSERT INTO semel_records AS r (digest, tenant, operation, key, variant, target, payload, attempt, token, \
       generation, state, claimed_us, lease_us, execute_us, doubt_retention_us) \
       SELECT ($1::uuid[])[i], ($2::text[])[i], ($3::text[])[i], ($4::text[])[i], ($5::uuid[])[i], ($6::uuid[])[i], \
-      ($7::uuid[])[i], ($8::uuid[])[i], clock.token, 1, 0, clock.now_us, clock.now_us + ($9::bigint[])[i], \
+      ($7::uuid[])[i], ($8::uuid[])[i], clock.token_floor + nextval('semel_tokens'), 1, 0, clock.now_us, clock.now_us + ($9::bigint[])[i], \
       clock.now_us + ($10::bigint[])[i], ($11::bigint[])[i] FROM ",
-    ticket!(),
+    floor!(),
     ", generate_series(1, $12::integer) AS i \
       ON CONFLICT (digest) DO NOTHING RETURNING r.digest, r.token, r.claimed_us, r.generation"
 );
 
 const TAKE: &str = concat!(
     "UPDATE semel_records AS r SET target = c.target, payload = c.payload, attempt = c.attempt, \
-      token = greatest(clock.token, r.token + 1), \
+      token = greatest(clock.token_floor + nextval('semel_tokens'), r.token + 1), \
       generation = CASE WHEN ",
     dead!(),
     " THEN 1 ELSE r.generation + 1 END, state = 0, claimed_us = clock.now_us, \
@@ -38,7 +38,7 @@ const TAKE: &str = concat!(
       doubt_retention_us = c.doubt_us, settled_us = NULL, expires_us = NULL, code = NULL, cause = NULL, \
       body_kept = NULL, head = NULL, body = NULL \
       FROM ",
-    ticket!(),
+    floor!(),
     ", unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
       $8::bigint[], $9::uuid[], $10::boolean[]) \
       AS c (digest, target, payload, attempt, lease_us, execution_us, doubt_us, seen_token, seen_attempt, takeover) \

@@ -38,12 +38,11 @@ macro_rules! moment {
     };
 }
 
-/// The same with a token that is greater than all before it: one for all rows of a statement, which are of different
-/// records.
-macro_rules! ticket {
+/// The same with where tokens are counted from.
+macro_rules! floor {
     () => {
         "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us, \
-         (SELECT token_floor FROM semel_meta) + nextval('semel_tokens') AS token OFFSET 0) AS clock"
+         (SELECT token_floor FROM semel_meta) AS token_floor OFFSET 0) AS clock"
     };
 }
 
@@ -80,7 +79,7 @@ macro_rules! doubted {
     };
 }
 
-pub(crate) use {clock, dead, doubted, full, moment, narrow, ticket};
+pub(crate) use {clock, dead, doubted, floor, full, moment, narrow};
 
 /// Longer than anybody waits, and short enough that the server can add three of it.
 const LONGEST_US: i64 = i64::MAX / 8;

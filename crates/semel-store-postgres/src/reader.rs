@@ -122,8 +122,8 @@ macro_rules! list {
 const OPEN: [&str; 2] = [boundary!(" AND r.state < 2"), list!(" AND r.state < 2")];
 const ALL: [&str; 2] = [boundary!(""), list!("")];
 
-/// Rows stay for four seconds after they are dead, longer than any statement may take: a claim that has its token and
-/// was on its way when its record was released still meets the row, and takes a greater token.
+/// Rows stay for two seconds after they are dead: a claim that was on its way when its record was released still meets
+/// the row, and takes a greater token.
 macro_rules! purge {
     ($dead:literal, $order:literal) => {
         concat!(
@@ -131,7 +131,7 @@ macro_rules! purge {
             clock!(),
             ", gone AS (SELECT r.digest FROM clock, semel_records AS r WHERE ",
             $dead,
-            " <= clock.now_us - 4000000 ORDER BY r.",
+            " <= clock.now_us - 2000000 ORDER BY r.",
             $order,
             " LIMIT $1 FOR UPDATE OF r SKIP LOCKED) \
               DELETE FROM semel_records AS r USING gone WHERE r.digest = gone.digest RETURNING r.digest"

@@ -93,7 +93,9 @@ async fn a_full_server_refuses_new_claims_and_goes_on_answering_old_ones() {
     for (number, claimed) in claim_all(&store, 0..40).await {
         match claimed {
             Ok(Claimed::Standing(record)) => assert!(number < 20 && record.outcome().is_some(), "{number}"),
-            Err(error) => assert!(number >= 20 && error.kind() == StoreErrorKind::Full, "{number}: {error:?}"),
+            Err(error) => {
+                assert!(number >= 20 && error.kind() == StoreErrorKind::Full, "{number}: {error:?}")
+            }
             Ok(Claimed::Won(record)) => panic!("there was no room for {record:?}"),
         }
     }
