@@ -11,6 +11,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
+use crate::servers;
+
 /// What is measured: something that claims a number and then completes it.
 pub(crate) trait Target: Send + Sync + 'static {
     /// One claim and its completion, both acknowledged.
@@ -24,7 +26,25 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
+    /// Of this process.
     pub(crate) cpu_us_per_pair: f64,
+    /// Of the server's processes, where there is a server.
+    pub(crate) server_us_per_pair: f64,
+}
+
+/// The same as [`closed`], with the CPU time of the server whose first processes are `roots`.
+pub(crate) async fn closed_beside(
+    roots: &[String],
+    target: Arc<dyn Target>,
+    callers: usize,
+    time: Duration,
+    from: &AtomicU64,
+) -> Figures {
+    let (before, first) = (servers::cpu(roots), from.load(Ordering::Relaxed));
+    let figures = closed(target, callers, time, from).await;
+    let pairs = (from.load(Ordering::Relaxed) - first).max(1) as f64;
+    let cpu = servers::cpu(roots).saturating_sub(before);
+    Figures { server_us_per_pair: cpu.as_secs_f64() * 1e6 / pairs, ..figures }
 }
 
 /// As many pairs as `callers` can make in `time`, each beginning the next when it has an answer.
@@ -85,5 +105,6 @@ fn figures(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Duration) -> Fi
         p99_ms: at(990),
         max_ms: latencies.last().map_or(0.0, |time| time.as_secs_f64() * 1e3),
         cpu_us_per_pair: cpu.as_secs_f64() * 1e6 / pairs,
+        server_us_per_pair: 0.0,
     }
 }

@@ -96,6 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.records > 0 {
         return churn(&arguments, &server, &store, ours).await;
     }
+    let root = root(&server);
     let targets: [(&str, Arc<dyn Target>); 2] =
         [("INSERT and UPDATE", Floor::connect(&url, 64).await?), ("postgres", ours)];
     let mut rows = Vec::new();
@@ -103,9 +104,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let time = Duration::from_secs(arguments.seconds);
     for callers in &arguments.callers {
         let mut rounds = [Vec::new(), Vec::new()];
+        let mut work = [[0.0; WORK.len()]; 2];
+        let first = numbers.each_ref().map(|number| number.load(Ordering::Relaxed));
         for _ in 0..arguments.rounds {
             for (nth, (_, target)) in targets.iter().enumerate() {
-                rounds[nth].push(driver::closed(Arc::clone(target), *callers, time, &numbers[nth]).await);
+                let before = work_of(&server);
+                let target = Arc::clone(target);
+                let made = driver::closed_beside(&root, target, *callers, time, &numbers[nth]);
+                rounds[nth].push(made.await);
+                let after = work_of(&server);
+                (0..WORK.len()).for_each(|at| work[nth][at] += after[at] - before[at]);
             }
         }
         for (nth, (what, _)) in targets.iter().enumerate() {
@@ -113,6 +121,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             let row =
                 Row { mode: "postgres".into(), what: (*what).into(), callers: *callers, ratio, figures };
             show(&mut rows, row);
+            let pairs = (numbers[nth].load(Ordering::Relaxed) - first[nth]).max(1) as f64;
+            let each = |at: usize| format!("{:.2} {}", work[nth][at] / pairs, WORK[at]);
+            println!("  a pair: {}", (0..WORK.len()).map(each).collect::<Vec<_>>().join(", "));
         }
     }
     if let Some(path) = &arguments.json {
@@ -128,10 +139,10 @@ async fn churn(
     store: &Arc<PostgresStore>,
     ours: Arc<Ours>,
 ) -> Result<(), Box<dyn Error>> {
-    let (mut rows, numbers) = (Vec::new(), AtomicU64::new(1 << 40));
+    let (mut rows, numbers, root) = (Vec::new(), AtomicU64::new(1 << 40), root(server));
     let time = Duration::from_secs(arguments.seconds);
     let mut measure = async |what: String| {
-        let figures = driver::closed(ours.clone(), 64, time, &numbers).await;
+        let figures = driver::closed_beside(&root, ours.clone(), 64, time, &numbers).await;
         show(&mut rows, Row { mode: "postgres".into(), what, callers: 64, ratio: None, figures });
     };
     measure("empty".to_owned()).await;
@@ -168,6 +179,26 @@ async fn churn(
         println!("after the purge and a vacuum: {}", sizes(server));
     }
     Ok(())
+}
+
+/// What the server counts.
+const WORK: [&str; 5] = ["bytes of WAL", "records of WAL", "page images", "syncs of WAL", "commits"];
+
+fn work_of(server: &PostgresServer) -> [f64; WORK.len()] {
+    let ask = "SELECT pg_stat_force_next_flush(); SELECT wal_bytes, wal_records, wal_fpi, wal_sync, \
+        (SELECT sum(xact_commit) FROM pg_stat_database) FROM pg_stat_wal";
+    // Sessions tell the collector of their work a second later.
+    std::thread::sleep(Duration::from_millis(1_200));
+    let said = server.sql("postgres", ask);
+    let mut numbers = said.lines().last().unwrap_or_default().split('|');
+    std::array::from_fn(|_| numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0.0))
+}
+
+/// The server's first process.
+fn root(server: &PostgresServer) -> [String; 1] {
+    let folder = server.sql("postgres", "SHOW data_directory");
+    let file = std::fs::read_to_string(std::path::Path::new(&folder).join("postmaster.pid"));
+    [file.unwrap_or_default().lines().next().unwrap_or_default().to_owned()]
 }
 
 /// Records as the store writes them, which have expired.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// The CPU time that the processes `roots` and their children have used, without children that have ended.
+/// The CPU time that the processes `roots` and their children have used, those that have ended among them.
 pub(crate) fn cpu(roots: &[String]) -> Duration {
     let Ok(all) = fs::read_dir("/proc") else { return Duration::ZERO };
     let processes = all.flatten().filter(|entry| {
@@ -24,5 +24,14 @@ pub(crate) fn cpu(roots: &[String]) -> Duration {
         let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         stat.split_whitespace().next()?.parse::<u64>().ok()
     });
-    Duration::from_nanos(nanoseconds.sum())
+    Duration::from_nanos(nanoseconds.sum::<u64>()) + roots.iter().map(|root| ended(root)).sum::<Duration>()
+}
+
+/// What the ended children of `root` have used, in the kernel's ticks of 10 ms.
+fn ended(root: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{root}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    Duration::from_millis(
+        fields.skip(13).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10,
+    )
 }

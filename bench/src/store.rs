@@ -53,6 +53,20 @@ pub(crate) struct Arguments {
     json: Option<PathBuf>,
 }
 
+/// Of the same rounds: the median, and the smallest and the greatest.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Ratio {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl std::fmt::Display for Ratio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} ({:.2}-{:.2})", self.median, self.least, self.most)
+    }
+}
+
 /// A row of the report.
 #[derive(Serialize)]
 pub(crate) struct Row {
@@ -60,7 +74,7 @@ pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) callers: usize,
     /// To the floor, or to the same store at rest, as the mode says.
-    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio: Option<Ratio>,
     #[serde(flatten)]
     pub(crate) figures: Figures,
 }
@@ -163,28 +177,37 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 pub(crate) fn show(rows: &mut Vec<Row>, row: Row) {
     if rows.is_empty() {
         println!(
-            "{:8} {:22} {:>7} {:>10} {:>6} {:>8} {:>8} {:>8} {:>7}",
-            "mode", "what", "callers", "pairs/s", "ratio", "p50 ms", "p99 ms", "max ms", "cpu µs"
+            "{:8} {:22} {:>7} {:>8} {:>16} {:>7} {:>7} {:>7} {:>7} {:>9}",
+            "mode",
+            "what",
+            "callers",
+            "pairs/s",
+            "ratio",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "cpu µs",
+            "server µs"
         );
     }
-    let Figures { pairs_per_s, p50_ms, p99_ms, max_ms, cpu_us_per_pair } = row.figures;
-    let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    let Figures { pairs_per_s, p50_ms, p99_ms, max_ms, cpu_us_per_pair, server_us_per_pair } = row.figures;
+    let ratio = row.ratio.map_or(String::new(), |ratio| ratio.to_string());
     println!(
-        "{:8} {:22} {:7} {pairs_per_s:10.0} {ratio:>6} {p50_ms:8.2} {p99_ms:8.2} {max_ms:8.1} {cpu_us_per_pair:7.1}",
+        "{:8} {:22} {:7} {pairs_per_s:8.0} {ratio:>16} {p50_ms:7.2} {p99_ms:7.2} {max_ms:7.1} {cpu_us_per_pair:7.1} {server_us_per_pair:9.1}",
         row.mode, row.what, row.callers
     );
     rows.push(row);
 }
 
-/// The round with the median rate, and the median of the ratios to `base` round by round.
-pub(crate) fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<f64>) {
+/// The round with the median rate, and the ratios to `base` round by round.
+pub(crate) fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<Ratio>) {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.pairs_per_s.total_cmp(&b.pairs_per_s));
     let ratio = base.map(|base| {
         let mut ratios: Vec<f64> =
             rounds.iter().zip(base).map(|(ours, base)| ours.pairs_per_s / base.pairs_per_s).collect();
         ratios.sort_by(f64::total_cmp);
-        ratios[ratios.len() / 2]
+        Ratio { median: ratios[ratios.len() / 2], least: ratios[0], most: ratios[ratios.len() - 1] }
     });
     (sorted[sorted.len() / 2].clone(), ratio)
 }

@@ -3,13 +3,14 @@
 //! A NOTIFY within a writing transaction would make all writers commit one after the other. So it follows the commit,
 //! for many records at once, and a process that dies in between has told nobody: whoever waits also polls.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use semel::digest::Digest;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::codec;
@@ -20,6 +21,8 @@ use crate::watch::Watchers;
 const NOTE: usize = 240;
 const QUEUE: usize = 16 * 1024;
 const REDIAL_EVERY: Duration = Duration::from_millis(500);
+/// A note costs a commit, and each listener a look. So notes that are not full follow each other no faster.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Tells and hears what was written.
 pub(crate) struct Bell {
@@ -62,13 +65,16 @@ async fn ring(
             // What was told meanwhile was not heard.
             watchers.wake_all();
             let mut digests = Vec::with_capacity(NOTE);
+            let mut pause = pin!(sleep(Duration::ZERO));
             loop {
+                let full = waiting.len() >= NOTE;
                 tokio::select! {
                     note = notes.recv() => match note {
                         Some(note) => watchers.wake(read(&note).iter()),
                         None => break,
                     },
-                    taken = waiting.recv_many(&mut digests, NOTE) => {
+                    () = &mut pause, if !full && !pause.is_elapsed() => {}
+                    taken = waiting.recv_many(&mut digests, NOTE), if full || pause.is_elapsed() => {
                         if taken == 0 {
                             return;
                         }
@@ -76,6 +82,7 @@ async fn ring(
                         if session.rows("SELECT pg_notify('semel', $1)", &[&note]).await.is_err() {
                             break;
                         }
+                        pause.as_mut().reset(Instant::now() + PAUSE);
                     }
                 }
             }

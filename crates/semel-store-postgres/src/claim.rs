@@ -11,30 +11,25 @@ use semel::store::{ClaimArgs, Claimed, Written};
 use semel::{Record, State};
 use uuid::Uuid;
 
-use crate::codec::{self, clock, dead, doubted};
+use crate::codec::{self, dead, doubted, floor, moment};
 use crate::fault::Failure;
 use crate::reader::{self, Standing};
 use crate::session::Session;
 use crate::writer::{ROUNDS, Work};
 
 const INSERT: &str = concat!(
-    "WITH ",
-    clock!(),
-    " INSERT INTO semel_records AS r (digest, tenant, operation, key, variant, target, payload, attempt, token, \
+    "INSERT INTO semel_records AS r (digest, tenant, operation, key, variant, target, payload, attempt, token, \
       generation, state, claimed_us, lease_us, execute_us, doubt_retention_us) \
-      SELECT c.digest, c.tenant, c.operation, c.key, c.variant, c.target, c.payload, c.attempt, \
-      clock.token_floor + nextval('semel_tokens'), 1, 0, clock.now_us, \
-      clock.now_us + least(c.lease_us, c.execution_us), clock.now_us + c.execution_us, c.doubt_us \
-      FROM clock, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], \
-      $8::uuid[], $9::bigint[], $10::bigint[], $11::bigint[]) \
-      AS c (digest, tenant, operation, key, variant, target, payload, attempt, lease_us, execution_us, doubt_us) \
+      SELECT ($1::uuid[])[i], ($2::text[])[i], ($3::text[])[i], ($4::text[])[i], ($5::uuid[])[i], ($6::uuid[])[i], \
+      ($7::uuid[])[i], ($8::uuid[])[i], clock.token_floor + nextval('semel_tokens'), 1, 0, clock.now_us, clock.now_us + ($9::bigint[])[i], \
+      clock.now_us + ($10::bigint[])[i], ($11::bigint[])[i] FROM ",
+    floor!(),
+    ", generate_series(1, $12::integer) AS i \
       ON CONFLICT (digest) DO NOTHING RETURNING r.digest, r.token, r.claimed_us, r.generation"
 );
 
 const TAKE: &str = concat!(
-    "WITH ",
-    clock!(),
-    " UPDATE semel_records AS r SET target = c.target, payload = c.payload, attempt = c.attempt, \
+    "UPDATE semel_records AS r SET target = c.target, payload = c.payload, attempt = c.attempt, \
       token = greatest(clock.token_floor + nextval('semel_tokens'), r.token + 1), \
       generation = CASE WHEN ",
     dead!(),
@@ -42,7 +37,9 @@ const TAKE: &str = concat!(
       lease_us = clock.now_us + least(c.lease_us, c.execution_us), execute_us = clock.now_us + c.execution_us, \
       doubt_retention_us = c.doubt_us, settled_us = NULL, expires_us = NULL, code = NULL, cause = NULL, \
       body_kept = NULL, head = NULL, body = NULL \
-      FROM clock, unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
+      FROM ",
+    floor!(),
+    ", unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
       $8::bigint[], $9::uuid[], $10::boolean[]) \
       AS c (digest, target, payload, attempt, lease_us, execution_us, doubt_us, seen_token, seen_attempt, takeover) \
       WHERE r.digest = c.digest AND r.token = c.seen_token AND r.attempt = c.seen_attempt AND (",
@@ -102,9 +99,10 @@ async fn insert(session: &Session, batch: &[ClaimArgs], open: &[usize]) -> Resul
                 &all().map(|args| codec::uuid(args.fingerprint.target)).collect::<Vec<_>>(),
                 &all().map(|args| codec::uuid(args.fingerprint.payload)).collect::<Vec<_>>(),
                 &all().map(|args| codec::attempt(args.attempt)).collect::<Vec<_>>(),
-                &all().map(|args| codec::micros(args.lease)).collect::<Vec<_>>(),
+                &all().map(|args| codec::micros(args.lease.min(args.max_execution))).collect::<Vec<_>>(),
                 &all().map(|args| codec::micros(args.max_execution)).collect::<Vec<_>>(),
                 &all().map(|args| codec::micros(args.doubt_retention)).collect::<Vec<_>>(),
+                &i32::try_from(open.len()).unwrap_or(i32::MAX),
             ],
         )
         .await?;
@@ -209,12 +207,10 @@ fn judge(
 }
 
 const IMPORT: &str = concat!(
-    "WITH ",
-    clock!(),
-    ", raised AS (UPDATE semel_meta SET token_floor = $6 WHERE token_floor < $6) \
+    "WITH raised AS (UPDATE semel_meta SET token_floor = $6 WHERE token_floor < $6) \
       INSERT INTO semel_records AS r (digest, tenant, operation, key, variant, token, attempt, target, payload, \
       generation, state, claimed_us, settled_us, expires_us, doubt_retention_us, cause, code, body_kept, head, body) \
-      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 FROM clock \
+      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 \
       ON CONFLICT (digest) DO UPDATE SET token = excluded.token, attempt = excluded.attempt, target = excluded.target, \
       payload = excluded.payload, generation = excluded.generation, state = excluded.state, \
       claimed_us = excluded.claimed_us, lease_us = NULL, execute_us = NULL, settled_us = excluded.settled_us, \
@@ -222,7 +218,9 @@ const IMPORT: &str = concat!(
       code = excluded.code, body_kept = excluded.body_kept, head = excluded.head, body = excluded.body \
       WHERE (SELECT ",
     dead!(),
-    " FROM clock) RETURNING r.digest"
+    " FROM ",
+    moment!(),
+    ") RETURNING r.digest"
 );
 
 /// Makes one record stand as it stood in another store. Imports are rare, and not gathered.

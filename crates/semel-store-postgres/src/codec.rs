@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use semel::clock::Timestamp;
 use semel::digest::Digest;
-use semel::record::{AttemptId, DoubtCause, Guard};
+use semel::record::{AttemptId, DoubtCause, Ending, Guard};
+use semel::store::CompleteArgs;
 use semel::{Fingerprint, Key, Operation, Outcome, Record, RecordId, State, Tenant, Token};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -27,6 +28,21 @@ macro_rules! clock {
     () => {
         "clock AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us, \
          (SELECT token_floor FROM semel_meta) AS token_floor)"
+    };
+}
+
+/// The server's time, as a table called `clock` that costs less than a CTE.
+macro_rules! moment {
+    () => {
+        "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us OFFSET 0) AS clock"
+    };
+}
+
+/// The same with where tokens are counted from.
+macro_rules! floor {
+    () => {
+        "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us, \
+         (SELECT token_floor FROM semel_meta) AS token_floor OFFSET 0) AS clock"
     };
 }
 
@@ -63,7 +79,7 @@ macro_rules! doubted {
     };
 }
 
-pub(crate) use {clock, dead, doubted, full, narrow};
+pub(crate) use {clock, dead, doubted, floor, full, moment, narrow};
 
 /// Longer than anybody waits, and short enough that the server can add three of it.
 const LONGEST_US: i64 = i64::MAX / 8;
@@ -98,7 +114,7 @@ pub(crate) fn cause(cause: DoubtCause) -> i16 {
     i16::try_from(place).unwrap_or(0)
 }
 
-/// The record of a row of `narrow!()`, whose write named the whole identity; `outcome` when the write brought one.
+/// The record of a row of `narrow!()`, whose write named the whole identity; `outcome` when it was read.
 /// `None` when the row says that the record is absent.
 pub(crate) fn written(
     row: &Row,
@@ -139,6 +155,27 @@ pub(crate) fn written(
         doubt_retention: Duration::from_micros(number(row, 6)?),
         state,
     }))
+}
+
+/// The record of a row that a completion returned: what it did not bring itself.
+pub(crate) fn completed(row: &Row, args: &CompleteArgs) -> Result<Record, Failure> {
+    let digest = |column| Ok::<_, Failure>(Digest::from_bytes(get::<Uuid>(row, column)?.into_bytes()));
+    let (generation, completed_at): (i32, _) = (get(row, 5)?, at(row, 6)?);
+    let expires_at = completed_at.plus(Duration::from_micros(micros(args.retention).unsigned_abs()));
+    Ok(Record {
+        id: args.id.clone(),
+        fingerprint: Fingerprint { target: digest(1)?, payload: digest(2)? },
+        guard: args.guard,
+        generation: u32::try_from(generation).map_err(|_| damaged("a generation below zero"))?,
+        claimed_at: at(row, 3)?,
+        doubt_retention: Duration::from_micros(number(row, 4)?),
+        state: match &args.ending {
+            Ending::Completed(outcome) => {
+                State::Completed { outcome: outcome.clone(), completed_at, expires_at }
+            }
+            Ending::Failed(outcome) => State::Failed { outcome: outcome.clone(), completed_at, expires_at },
+        },
+    })
 }
 
 /// The record of a row of `full!()`, which must be that of `id`.

@@ -14,18 +14,13 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::codec::{self, clock, dead, full, narrow};
+use crate::codec::{self, clock, dead, full, moment, narrow};
 use crate::fault::Failure;
 use crate::session::{Dialer, Session};
 use crate::writer::{Link, Work};
 
-const READ: &str = concat!(
-    "WITH ",
-    clock!(),
-    " SELECT ",
-    full!(),
-    " FROM clock, semel_records AS r WHERE r.digest = ANY ($1)"
-);
+const READ: &str =
+    concat!("SELECT ", full!(), " FROM ", moment!(), ", semel_records AS r WHERE r.digest = ANY ($1)");
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// What a row says.

@@ -14,7 +14,7 @@ use semel::{Outcome, Record, RecordId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::codec::{self, clock, dead, doubted, narrow};
+use crate::codec::{self, dead, doubted, moment, narrow};
 use crate::fault::Failure;
 use crate::reader;
 use crate::session::Session;
@@ -28,24 +28,21 @@ macro_rules! held {
 }
 
 const COMPLETE: &str = concat!(
-    "WITH ",
-    clock!(),
-    " UPDATE semel_records AS r SET state = c.state, settled_us = clock.now_us, \
-      expires_us = clock.now_us + c.retention_us, code = c.code, body_kept = c.body_kept, head = c.head, \
-      body = c.body, lease_us = NULL, execute_us = NULL, cause = NULL \
-      FROM clock, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::smallint[], $5::bigint[], $6::integer[], \
-      $7::boolean[], $8::bytea[], $9::bytea[]) \
-      AS c (digest, token, attempt, state, retention_us, code, body_kept, head, body) WHERE ",
-    held!(),
-    " AND r.state < 2 RETURNING ",
-    narrow!()
+    "UPDATE semel_records AS r SET state = ($4::smallint[])[i], settled_us = clock.now_us, \
+      expires_us = clock.now_us + ($5::bigint[])[i], code = ($6::integer[])[i], body_kept = ($7::boolean[])[i], \
+      head = ($8::bytea[])[i], body = ($9::bytea[])[i], lease_us = NULL, execute_us = NULL, cause = NULL FROM ",
+    moment!(),
+    ", generate_series(1, $10::integer) AS i \
+      WHERE r.digest = ($1::uuid[])[i] AND r.token = ($2::bigint[])[i] AND r.attempt = ($3::uuid[])[i] AND NOT (",
+    dead!(),
+    ") AND r.state < 2 \
+      RETURNING r.digest, r.target, r.payload, r.claimed_us, r.doubt_retention_us, r.generation, r.settled_us"
 );
 
 const RENEW: &str = concat!(
-    "WITH ",
-    clock!(),
-    " UPDATE semel_records AS r SET lease_us = least(clock.now_us + c.lease_us, r.execute_us) \
-      FROM clock, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[]) AS c (digest, token, attempt, lease_us) \
+    "UPDATE semel_records AS r SET lease_us = least(clock.now_us + c.lease_us, r.execute_us) FROM ",
+    moment!(),
+    ", unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[]) AS c (digest, token, attempt, lease_us) \
       WHERE ",
     held!(),
     " AND r.state = 0 AND clock.now_us < r.lease_us RETURNING ",
@@ -53,11 +50,10 @@ const RENEW: &str = concat!(
 );
 
 const DOUBT: &str = concat!(
-    "WITH ",
-    clock!(),
-    " UPDATE semel_records AS r SET state = 1, settled_us = clock.now_us, \
-      expires_us = clock.now_us + r.doubt_retention_us, cause = c.cause, lease_us = NULL, execute_us = NULL \
-      FROM clock, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::smallint[]) AS c (digest, token, attempt, cause) \
+    "UPDATE semel_records AS r SET state = 1, settled_us = clock.now_us, \
+      expires_us = clock.now_us + r.doubt_retention_us, cause = c.cause, lease_us = NULL, execute_us = NULL FROM ",
+    moment!(),
+    ", unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::smallint[]) AS c (digest, token, attempt, cause) \
       WHERE ",
     held!(),
     " AND r.state = 0 AND clock.now_us < r.lease_us RETURNING ",
@@ -66,11 +62,10 @@ const DOUBT: &str = concat!(
 
 /// `from`: 0 the holder, 1 a doubt is resolved, 2 a finished record is purged by name.
 const RELEASE: &str = concat!(
-    "WITH ",
-    clock!(),
-    " UPDATE semel_records AS r SET state = 4, settled_us = NULL, expires_us = clock.now_us, code = NULL, \
-      cause = NULL, body_kept = NULL, head = NULL, body = NULL, lease_us = NULL, execute_us = NULL \
-      FROM clock, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::smallint[]) AS c (digest, token, attempt, source) \
+    "UPDATE semel_records AS r SET state = 4, settled_us = NULL, expires_us = clock.now_us, code = NULL, \
+      cause = NULL, body_kept = NULL, head = NULL, body = NULL, lease_us = NULL, execute_us = NULL FROM ",
+    moment!(),
+    ", unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::smallint[]) AS c (digest, token, attempt, source) \
       WHERE ",
     held!(),
     " AND CASE c.source WHEN 0 THEN r.state < 2 WHEN 1 THEN ",
@@ -85,9 +80,9 @@ trait Guarded: Sized + Sync {
     fn guard(&self) -> Guard;
     /// The transition, for what the statement left alone.
     fn step(&self, current: Option<Record>, now: Timestamp) -> Step;
-    /// What the write brings, which is not read back.
-    fn brings(&self) -> Option<&Outcome> {
-        None
+    /// The record after the write, from what it returned.
+    fn written(&self, row: &Row) -> Result<Option<Record>, Failure> {
+        codec::written(row, self.id(), None)
     }
     fn rows(
         session: &Session,
@@ -121,9 +116,7 @@ async fn run<W: Guarded>(session: &Session, all: &[&W], again: bool) -> Result<V
         for at in open {
             let write = all[at];
             match rows.get(&codec::uuid(write.id().digest())) {
-                Some(row) => {
-                    answers[at] = Some(Written::Done(codec::written(row, write.id(), write.brings())?))
-                }
+                Some(row) => answers[at] = Some(Written::Done(write.written(row)?)),
                 None => left.push(at),
             }
         }
@@ -168,8 +161,8 @@ impl Guarded for CompleteArgs {
         record::complete(current, self.guard, self.ending.clone(), self.retention, now)
     }
 
-    fn brings(&self) -> Option<&Outcome> {
-        Some(outcome(&self.ending))
+    fn written(&self, row: &Row) -> Result<Option<Record>, Failure> {
+        codec::completed(row, self).map(Some)
     }
 
     async fn rows(session: &Session, fence: Fence, all: &[&Self]) -> Result<Vec<Row>, Failure> {
@@ -191,6 +184,7 @@ impl Guarded for CompleteArgs {
                     &outcomes().map(|outcome| outcome.body_kept).collect::<Vec<_>>(),
                     &outcomes().map(|outcome| &outcome.head[..]).collect::<Vec<_>>(),
                     &outcomes().map(|outcome| &outcome.body[..]).collect::<Vec<_>>(),
+                    &i32::try_from(all.len()).unwrap_or(i32::MAX),
                 ],
             )
             .await

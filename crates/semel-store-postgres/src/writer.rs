@@ -5,12 +5,14 @@
 //! batch whose answer was lost is made again on another connection, and the second answer says what became of the
 //! first. Only when that gives no answer either is a caller told that nobody knows.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use semel::digest::Digest;
 use semel::store::{StoreError, StoreErrorKind};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::fault::Failure;
@@ -21,6 +23,10 @@ pub(crate) const ROUNDS: usize = 8;
 /// How many callers one statement serves.
 const BATCH: usize = 256;
 const QUEUE: usize = 4096;
+/// How long a worker waits for the batch of another one: the server may be held up by a lock or by its disk.
+const LINGER: Duration = Duration::from_millis(2);
+/// How often a worker lets others go first, once something waits.
+const YIELDS: usize = 2;
 /// How long an answer is sought; shorter than callers wait for the store.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// A server that refused is left alone for so long.
@@ -52,11 +58,15 @@ impl<T: Work> Lane<T> {
     /// A lane whose steps `workers` connections make.
     pub(crate) fn open(dialer: &Arc<Dialer>, workers: usize) -> Self {
         let (sender, waiting) = mpsc::channel(QUEUE);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let gathering = Arc::new(Gathering {
+            waiting: Mutex::new(waiting),
+            under_way: AtomicUsize::new(0),
+            ended: Notify::new(),
+        });
         for _ in 0..workers {
             let worker = Worker {
                 link: Link::new(Arc::clone(dialer), None),
-                waiting: Arc::clone(&waiting),
+                gathering: Arc::clone(&gathering),
                 later: Vec::new(),
             };
             tokio::spawn(worker.serve());
@@ -73,9 +83,59 @@ impl<T: Work> Lane<T> {
     }
 }
 
+/// How the workers of a lane take turns.
+struct Gathering<T> {
+    waiting: Mutex<mpsc::Receiver<T>>,
+    /// Batches that are with the server.
+    under_way: AtomicUsize,
+    ended: Notify,
+}
+
+impl<T> Gathering<T> {
+    /// Takes what waits. While another batch is with the server, more may gather: a statement costs as much as many
+    /// rows. Returns false when nothing will come any more.
+    async fn take(&self, jobs: &mut Vec<T>) -> bool {
+        let mut waiting = self.waiting.lock().await;
+        if waiting.recv_many(jobs, BATCH).await == 0 {
+            return false;
+        }
+        let mut linger = pin!(sleep(LINGER));
+        while jobs.len() < BATCH {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.under_way.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            let room = BATCH - jobs.len();
+            tokio::select! {
+                () = ended => {}
+                () = &mut linger => break,
+                more = waiting.recv_many(jobs, room) => if more == 0 { break },
+            }
+        }
+        // The callers whom a batch has answered are about to ask for their next step, one after the other.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+            while jobs.len() < BATCH
+                && let Ok(job) = waiting.try_recv()
+            {
+                jobs.push(job);
+            }
+        }
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    /// What was taken is answered.
+    fn end(&self) {
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.ended.notify_waiters();
+    }
+}
+
 struct Worker<T: Work> {
     link: Link,
-    waiting: Arc<Mutex<mpsc::Receiver<Job<T>>>>,
+    gathering: Arc<Gathering<Job<T>>>,
     /// What was taken with another step of the same record.
     later: Vec<Job<T>>,
 }
@@ -84,7 +144,8 @@ impl<T: Work> Worker<T> {
     async fn serve(mut self) {
         loop {
             let mut jobs = std::mem::take(&mut self.later);
-            if jobs.is_empty() && self.waiting.lock().await.recv_many(&mut jobs, BATCH).await == 0 {
+            let taken = jobs.is_empty();
+            if taken && !self.gathering.take(&mut jobs).await {
                 return;
             }
             // In one order everywhere, so that no two statements wait for each other.
@@ -100,6 +161,9 @@ impl<T: Work> Worker<T> {
                 }
             }
             self.answer(&batch, replies).await;
+            if taken {
+                self.gathering.end();
+            }
         }
     }
 

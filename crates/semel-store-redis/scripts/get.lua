@@ -1,2 +1,7 @@
--- The record, and the time at which it was read.
-return standing(DONE)
+-- The record as it stands.
+local function step(at, _, _, rest)
+  if not look(at, rest) then
+    return CORRUPT
+  end
+  return standing(DONE)
+end

@@ -8,34 +8,42 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use semel::clock::Timestamp;
 use semel::policy::OnMismatch;
-use semel::record::{ClaimArgs, Ending, Outcome, ReleaseFrom};
+use semel::record::{ClaimArgs, Ending, Guard, Outcome, ReleaseFrom};
 use semel::store::{CompleteArgs, StoreError};
-use semel::{Record, RecordId};
+use semel::{Record, RecordId, State, Token};
 
 use crate::codec::{self, Head, damaged, micros};
 use crate::link::Link;
 use crate::script::Script;
 
-/// A step that can be sent, and sent again.
+/// What a script needs to know of one record.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) key: Vec<u8>,
+    pub(crate) who: Vec<u8>,
+    pub(crate) terms: Vec<u8>,
+    /// The identity, and what follows it.
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Step {
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.len() + self.who.len() + self.terms.len() + self.rest.len()
+    }
+}
+
+/// Steps of one kind that can be sent, and sent again. In a Cluster it is one.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     script: &'a Script,
-    key: Vec<u8>,
     /// The time for the script, when it is not the server's.
     now: Option<Timestamp>,
-    what: Vec<u8>,
-    rest: Vec<u8>,
+    steps: Vec<&'a Step>,
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(
-        script: &'a Script,
-        key: Vec<u8>,
-        now: Option<Timestamp>,
-        what: Vec<u8>,
-        rest: Vec<u8>,
-    ) -> Self {
-        Self { script, key, now, what, rest }
+    pub(crate) fn new(script: &'a Script, now: Option<Timestamp>, steps: Vec<&'a Step>) -> Self {
+        Self { script, now, steps }
     }
 
     /// Sends it to the server, which may not know the script yet: then it has done nothing.
@@ -60,11 +68,15 @@ impl<'a> Call<'a> {
     }
 
     fn short(&self) -> Cmd {
-        self.fill(self.script.call(&self.key))
+        self.fill(self.script.call(self.keys()))
     }
 
     fn whole(&self) -> Cmd {
-        self.fill(self.script.call_whole(&self.key))
+        self.fill(self.script.call_whole(self.keys()))
+    }
+
+    fn keys(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.steps.iter().map(|step| step.key.as_slice())
     }
 
     fn fill(&self, mut cmd: Cmd) -> Cmd {
@@ -72,7 +84,9 @@ impl<'a> Call<'a> {
             Some(now) => cmd.arg(now.as_micros()),
             None => cmd.arg(""),
         };
-        cmd.arg(&self.what).arg(&self.rest);
+        for step in &self.steps {
+            cmd.arg(&step.who).arg(&step.terms).arg(&step.rest);
+        }
         cmd
     }
 }
@@ -95,29 +109,46 @@ fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ServerErrorKind::NoScript.into()
 }
 
-pub(crate) fn claim(args: &ClaimArgs) -> Vec<u8> {
-    let mut what = Vec::with_capacity(74);
-    what.extend_from_slice(&args.attempt.to_bytes());
-    what.extend_from_slice(args.fingerprint.target.as_bytes());
-    what.extend_from_slice(args.fingerprint.payload.as_bytes());
-    what.push(u8::from(args.takeover));
-    what.push(u8::from(args.on_mismatch == OnMismatch::Reject));
+/// Who claims, and on what terms.
+pub(crate) fn claim(args: &ClaimArgs) -> (Vec<u8>, Vec<u8>) {
+    let mut who = Vec::with_capacity(48);
+    who.extend_from_slice(&args.attempt.to_bytes());
+    who.extend_from_slice(args.fingerprint.target.as_bytes());
+    who.extend_from_slice(args.fingerprint.payload.as_bytes());
+    let mut terms = Vec::with_capacity(26);
+    terms.push(u8::from(args.takeover));
+    terms.push(u8::from(args.on_mismatch == OnMismatch::Reject));
     for duration in [args.lease, args.max_execution, args.doubt_retention] {
-        what.extend_from_slice(&micros(duration).to_be_bytes());
+        terms.extend_from_slice(&micros(duration).to_be_bytes());
     }
-    what
+    (who, terms)
 }
 
+/// The record of a claim that found nothing, as `claim.lua` writes it.
+pub(crate) fn begun(args: &ClaimArgs, now: Timestamp) -> Record {
+    let later = |duration| now.plus(Duration::from_micros(micros(duration)));
+    let execute_until = later(args.max_execution);
+    Record {
+        id: args.id.clone(),
+        fingerprint: args.fingerprint,
+        guard: Guard { token: Token(now.as_micros()), attempt: args.attempt },
+        generation: 1,
+        claimed_at: now,
+        doubt_retention: Duration::from_micros(micros(args.doubt_retention)),
+        state: State::InFlight { lease_until: later(args.lease).min(execute_until), execute_until },
+    }
+}
+
+/// On what terms a claim ends.
 pub(crate) fn complete(args: &CompleteArgs) -> Vec<u8> {
     let (state, outcome) = match &args.ending {
         Ending::Completed(outcome) => (codec::COMPLETED, outcome),
         Ending::Failed(outcome) => (codec::FAILED, outcome),
     };
-    let mut what = codec::guard(args.guard);
-    what.extend_from_slice(&[state, u8::from(outcome.body_kept)]);
-    what.extend_from_slice(&outcome.code.to_be_bytes());
-    what.extend_from_slice(&micros(args.retention).to_be_bytes());
-    what
+    let mut terms = vec![state, u8::from(outcome.body_kept)];
+    terms.extend_from_slice(&outcome.code.to_be_bytes());
+    terms.extend_from_slice(&micros(args.retention).to_be_bytes());
+    terms
 }
 
 /// Whether from in flight, from in doubt, from finished.
@@ -142,7 +173,7 @@ pub(crate) enum Verdict {
     Removed,
 }
 
-/// A script's answer.
+/// A script's answer about one record.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
@@ -151,27 +182,51 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The answer to a call of one step.
     pub(crate) fn read(value: Value) -> Result<Self, StoreError> {
+        let mut answers = Self::read_all(value, 1)?;
+        answers.pop().unwrap_or_else(|| Err(damaged("a script's answer that is not understood")))
+    }
+
+    /// The answers to a call of so many steps.
+    pub(crate) fn read_all(value: Value, steps: usize) -> Result<Vec<Result<Self, StoreError>>, StoreError> {
         let wrong = || damaged("a script's answer that is not understood");
         let Value::Array(parts) = value else { return Err(wrong()) };
-        let Ok([verdict, now, value]) = <[Value; 3]>::try_from(parts) else { return Err(wrong()) };
+        let mut parts = parts.into_iter();
+        let now = match parts.next() {
+            Some(Value::Int(micros)) => {
+                u64::try_from(micros).map(Timestamp::from_micros).map_err(|_| wrong())?
+            }
+            _ => return Err(wrong()),
+        };
+        let answers: Vec<_> = parts.map(|part| Self::read_one(part, now)).collect();
+        if answers.len() == steps { Ok(answers) } else { Err(wrong()) }
+    }
+
+    fn read_one(part: Value, now: Timestamp) -> Result<Self, StoreError> {
+        let wrong = || damaged("a script's answer that is not understood");
+        let (verdict, value) = match part {
+            Value::Array(both) => match <[Value; 2]>::try_from(both) {
+                Ok([verdict, Value::BulkString(bytes)]) => (verdict, Some(Bytes::from(bytes))),
+                Ok([verdict, Value::Nil]) => (verdict, None),
+                _ => return Err(wrong()),
+            },
+            verdict => (verdict, None),
+        };
         let verdict = match verdict {
             Value::Int(1) => Verdict::Done,
             Value::Int(2) => Verdict::Already,
             Value::Int(3) => Verdict::Refused,
             Value::Int(4) => Verdict::Removed,
-            _ => return Err(wrong()),
-        };
-        let now = match now {
-            Value::Int(micros) => u64::try_from(micros).map(Timestamp::from_micros).map_err(|_| wrong())?,
-            _ => return Err(wrong()),
-        };
-        let value = match value {
-            Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-            Value::Nil => None,
+            Value::Int(5) => return Err(damaged("the key holds something else than this record")),
             _ => return Err(wrong()),
         };
         Ok(Self { verdict, now, value })
+    }
+
+    /// Whether a claim found nothing: then the answer has no more than the time.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.verdict == Verdict::Done && self.value.is_none()
     }
 
     /// The record that was written, of which the answer has the head only.

@@ -214,10 +214,11 @@ pub(crate) fn read_error(error: RedisError) -> StoreError {
     StoreError::new(kind, error)
 }
 
-/// What an error says about a command that was sent once. Each script writes last, and only once.
+/// What an error says about a command that was sent once. A script that the server stops at a write, it stops at its
+/// first: nothing was changed.
 fn kind(error: &RedisError) -> StoreErrorKind {
     match error.code() {
-        Some("SEMELCORRUPT") => StoreErrorKind::Corrupt,
+        Some("WRONGTYPE") => StoreErrorKind::Corrupt,
         Some("OOM" | "MISCONF") => StoreErrorKind::Full,
         Some(
             "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY"

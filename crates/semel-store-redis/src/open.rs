@@ -10,9 +10,10 @@ use semel::store::Durability;
 use semel::{Key, Operation, RecordId, Tenant};
 use tokio::task::JoinSet;
 
-use crate::claim::Call;
+use crate::claim::{Call, Step};
 use crate::codec;
 use crate::config::{Node, OpenError, OpenErrorKind, RedisConfig};
+use crate::gather::Gather;
 use crate::link::{self, Lane, Link};
 use crate::script::Scripts;
 use crate::server::{self, Server};
@@ -44,7 +45,11 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let tier = Arc::new(RwLock::new(tier));
     let hears = deaf.is_none();
     let upkeep = Upkeep::start(config.clone(), markers, deaf, Arc::clone(&tier));
+    let alone = config.cluster || config.wait_replicas > 0;
+    let gather = |script| (!alone).then(|| Gather::open(&link, script, config.clock.as_ref()));
     Ok(RedisStore {
+        claims: gather(&scripts.claim),
+        completions: gather(&scripts.complete),
         link,
         lanes,
         scripts,
@@ -81,8 +86,8 @@ async fn try_out(link: &Link, config: &RedisConfig, scripts: &Scripts) -> RedisR
     let key = Key::new("semel-tries-out").expect("it is printable");
     let id = RecordId::new(Tenant::public(), Operation::new("semel"), key);
     let key = format!("{}:{}", config.prefix, id.digest()).into_bytes();
-    let call = Call::new(&scripts.get, key, None, Vec::new(), codec::identity(&id, 0));
-    call.send(link).await.map(|_| ())
+    let step = Step { key, who: Vec::new(), terms: Vec::new(), rest: codec::identity(&id, 0) };
+    Call::new(&scripts.get, None, vec![&step]).send(link).await.map(|_| ())
 }
 
 /// The channel of the same key. What stays subscribed is never published to.

@@ -1,7 +1,9 @@
 //! The scripts: one for each step, called by their digest and sent whole when a server does not know them.
 //!
 //! A server that answers NOSCRIPT has done nothing, so that sending again is safe. Next: `scripts/record.lua`, which
-//! each of them begins with.
+//! each of them begins with, and `scripts/each.lua`, with which each ends.
+
+use std::sync::Arc;
 
 use redis::Cmd;
 
@@ -14,38 +16,42 @@ pub(crate) struct Script {
 
 impl Script {
     fn new(prelude: &str, step: &str) -> Self {
-        let text = format!("{prelude}{}{step}", include_str!("../scripts/record.lua"));
+        let (record, each) = (include_str!("../scripts/record.lua"), include_str!("../scripts/each.lua"));
+        let text = format!("{prelude}{record}{step}{each}");
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Self { text, sha }
     }
 
-    /// The call by digest, whose arguments are still to be added.
-    pub(crate) fn call(&self, key: &[u8]) -> Cmd {
-        begin("EVALSHA", &self.sha, key)
+    /// The call by digest at `keys`, whose arguments are still to be added.
+    pub(crate) fn call<'a>(&self, keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Cmd {
+        begin("EVALSHA", &self.sha, keys)
     }
 
     /// The call with the whole text.
-    pub(crate) fn call_whole(&self, key: &[u8]) -> Cmd {
-        begin("EVAL", &self.text, key)
+    pub(crate) fn call_whole<'a>(&self, keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Cmd {
+        begin("EVAL", &self.text, keys)
     }
 }
 
-fn begin(command: &str, script: &str, key: &[u8]) -> Cmd {
+fn begin<'a>(command: &str, script: &str, keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Cmd {
     let mut cmd = redis::cmd(command);
-    cmd.arg(script).arg(1).arg(key);
+    cmd.arg(script).arg(keys.len());
+    keys.for_each(|key| {
+        cmd.arg(key);
+    });
     cmd
 }
 
 /// The scripts of one store.
 #[derive(Debug)]
 pub(crate) struct Scripts {
-    pub(crate) claim: Script,
-    pub(crate) renew: Script,
-    pub(crate) complete: Script,
-    pub(crate) doubt: Script,
-    pub(crate) release: Script,
-    pub(crate) import: Script,
-    pub(crate) get: Script,
+    pub(crate) claim: Arc<Script>,
+    pub(crate) renew: Arc<Script>,
+    pub(crate) complete: Arc<Script>,
+    pub(crate) doubt: Arc<Script>,
+    pub(crate) release: Arc<Script>,
+    pub(crate) import: Arc<Script>,
+    pub(crate) get: Arc<Script>,
 }
 
 impl Scripts {
@@ -53,7 +59,7 @@ impl Scripts {
     pub(crate) fn new(sharded: bool, replicated: bool) -> Self {
         let (publish, numsub) = if sharded { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let prelude = format!("local PUBLISH, NUMSUB, REPLICATED = '{publish}', '{numsub}', {replicated}\n");
-        let script = |step| Script::new(&prelude, step);
+        let script = |step| Arc::new(Script::new(&prelude, step));
         Self {
             claim: script(include_str!("../scripts/claim.lua")),
             renew: script(include_str!("../scripts/renew.lua")),

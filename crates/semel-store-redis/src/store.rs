@@ -1,7 +1,7 @@
-//! The store: each step is one script at the one key of its record, sent once.
+//! The store: each step is made by a script at the one key of its record, sent once.
 //!
 //! Repeating a step is safe: a claim is recognised by its attempt, the other writes by their guard. Next: `claim`
-//! (what a script is given), `link` (how it gets there), `scan`.
+//! (what a script is given), `gather` (many callers' steps in one call), `link` (how it gets there), `scan`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,9 +14,10 @@ use semel::store::{
 };
 use semel::{Record, RecordId, Store};
 
-use crate::claim::{self, Answer, Call, Verdict};
+use crate::claim::{self, Answer, Call, Step, Verdict};
 use crate::codec;
 use crate::config::{OpenError, RedisConfig};
+use crate::gather::Gather;
 use crate::link::{Lane, Link, read_error};
 use crate::open;
 use crate::scan;
@@ -30,6 +31,9 @@ pub struct RedisStore {
     pub(crate) link: Link,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) scripts: Scripts,
+    /// Where claims and completions share calls.
+    pub(crate) claims: Option<Gather>,
+    pub(crate) completions: Option<Gather>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) prefix: String,
     pub(crate) wait_replicas: usize,
@@ -54,14 +58,21 @@ impl RedisStore {
         format!("{}:{}", self.prefix, id.digest()).into_bytes()
     }
 
-    fn call<'a>(&self, script: &'a Script, id: &RecordId, what: Vec<u8>, rest: Vec<u8>) -> Call<'a> {
-        Call::new(script, self.key(id), self.clock.as_ref().map(|clock| clock.now()), what, rest)
+    fn step(&self, id: &RecordId, who: Vec<u8>, terms: Vec<u8>, rest: Vec<u8>) -> Step {
+        Step { key: self.key(id), who, terms, rest }
     }
 
-    /// Sends a step that writes. With replicas to wait for, an answer that they have not confirmed is an error with
+    fn call<'a>(&self, script: &'a Script, step: &'a Step) -> Call<'a> {
+        Call::new(script, self.clock.as_ref().map(|clock| clock.now()), vec![step])
+    }
+
+    /// Makes a step that writes. With replicas to wait for, an answer that they have not confirmed is an error with
     /// [`Unconfirmed`] as its source, and the write stands.
-    async fn write(&self, id: &RecordId, call: Call<'_>) -> Result<Answer, StoreError> {
-        let wanted = self.wait_replicas;
+    async fn write(&self, way: Way<'_>, id: &RecordId, step: Step) -> Result<Answer, StoreError> {
+        if let Some(gather) = way.gather {
+            return gather.ask(step).await;
+        }
+        let (call, wanted) = (self.call(way.script, &step), self.wait_replicas);
         let sent = match self.lane(id) {
             None => call.send(&self.link).await.map(|value| (value, wanted)),
             Some(lane) => {
@@ -88,16 +99,16 @@ impl RedisStore {
     /// Makes a guarded write and says what it came to.
     async fn guarded(
         &self,
-        script: &Script,
+        way: Way<'_>,
         id: &RecordId,
-        what: Vec<u8>,
+        (who, terms): (Vec<u8>, Vec<u8>),
         outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
         let rest = match outcome {
             Some(outcome) => codec::finished(id, outcome),
             None => codec::identity(id, 0),
         };
-        let answer = self.write(id, self.call(script, id, what, rest)).await?;
+        let answer = self.write(way, id, self.step(id, who, terms, rest)).await?;
         Ok(match answer.verdict {
             Verdict::Done => Written::Done(Some(answer.written(id, outcome)?)),
             Verdict::Already => Written::Done(answer.standing(id)?),
@@ -109,19 +120,19 @@ impl RedisStore {
     /// The same, for a write that those who wait want to hear of.
     async fn settle(
         &self,
-        script: &Script,
+        way: Way<'_>,
         id: &RecordId,
-        what: Vec<u8>,
+        what: (Vec<u8>, Vec<u8>),
         outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
-        let written = self.guarded(script, id, what, outcome).await;
+        let written = self.guarded(way, id, what, outcome).await;
         self.watchers.wake(&id.digest());
         written
     }
 
     async fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        let call = self.call(&self.scripts.get, id, Vec::new(), codec::identity(id, 0));
-        let answer = call.send(&self.link).await;
+        let step = self.step(id, Vec::new(), Vec::new(), codec::identity(id, 0));
+        let answer = self.call(&self.scripts.get, &step).send(&self.link).await;
         Answer::read(answer.map_err(read_error)?)?.standing(id)
     }
 
@@ -132,21 +143,31 @@ impl RedisStore {
         if record.guard.attempt != args.attempt {
             return unconfirmed;
         }
-        let (script, mut what) = (&self.scripts, codec::guard(record.guard));
-        let script = if record.generation > 1 {
-            what.push(codec::cause(DoubtCause::NoAnswer));
-            &script.doubt
+        let (script, terms) = if record.generation > 1 {
+            (&self.scripts.doubt, vec![codec::cause(DoubtCause::NoAnswer)])
         } else {
-            what.extend(claim::allowed(ReleaseFrom::Claim));
-            &script.release
+            (&self.scripts.release, claim::allowed(ReleaseFrom::Claim).to_vec())
         };
-        let call = self.call(script, &args.id, what, codec::identity(&args.id, 0));
-        match call.send(&self.link).await.map(Answer::read) {
+        let step = self.step(&args.id, codec::guard(record.guard), terms, codec::identity(&args.id, 0));
+        match self.call(script, &step).send(&self.link).await.map(Answer::read) {
             Ok(Ok(answer)) if answer.verdict != Verdict::Refused => {
                 StoreError::new(StoreErrorKind::Unavailable, unconfirmed)
             }
             _ => unconfirmed,
         }
+    }
+}
+
+/// How a step gets to the server: by which script, and whether with those of other callers.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    script: &'a Script,
+    gather: Option<&'a Gather>,
+}
+
+impl<'a> Way<'a> {
+    fn alone(script: &'a Script) -> Self {
+        Self { script, gather: None }
     }
 }
 
@@ -181,9 +202,10 @@ impl Store for RedisStore {
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         Box::pin(async move {
-            let rest = codec::identity(&args.id, 0);
-            let call = self.call(&self.scripts.claim, &args.id, claim::claim(&args), rest);
-            let answer = match self.write(&args.id, call).await {
+            let (who, terms) = claim::claim(&args);
+            let step = self.step(&args.id, who, terms, codec::identity(&args.id, 0));
+            let way = Way { script: &self.scripts.claim, gather: self.claims.as_ref() };
+            let answer = match self.write(way, &args.id, step).await {
                 Err(error)
                     if std::error::Error::source(&error).is_some_and(|why| why.is::<Unconfirmed>()) =>
                 {
@@ -193,7 +215,10 @@ impl Store for RedisStore {
             };
             if answer.verdict == Verdict::Done {
                 self.watchers.wake(&args.id.digest());
-                return answer.written(&args.id, None).map(Claimed::Won);
+                return match answer.is_fresh() {
+                    true => Ok(Claimed::Won(claim::begun(&args, answer.now))),
+                    false => answer.written(&args.id, None).map(Claimed::Won),
+                };
             }
             let standing = answer.standing(&args.id)?;
             let standing =
@@ -207,33 +232,32 @@ impl Store for RedisStore {
 
     fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = codec::guard(args.guard);
-            what.extend_from_slice(&codec::micros(args.lease).to_be_bytes());
-            self.guarded(&self.scripts.renew, &args.id, what, None).await
+            let terms = codec::micros(args.lease).to_be_bytes().to_vec();
+            let what = (codec::guard(args.guard), terms);
+            self.guarded(Way::alone(&self.scripts.renew), &args.id, what, None).await
         })
     }
 
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let what = claim::complete(&args);
+            let what = (codec::guard(args.guard), claim::complete(&args));
             let (Ending::Completed(outcome) | Ending::Failed(outcome)) = &args.ending;
-            self.settle(&self.scripts.complete, &args.id, what, Some(outcome)).await
+            let way = Way { script: &self.scripts.complete, gather: self.completions.as_ref() };
+            self.settle(way, &args.id, what, Some(outcome)).await
         })
     }
 
     fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = codec::guard(args.guard);
-            what.push(codec::cause(args.cause));
-            self.settle(&self.scripts.doubt, &args.id, what, None).await
+            let what = (codec::guard(args.guard), vec![codec::cause(args.cause)]);
+            self.settle(Way::alone(&self.scripts.doubt), &args.id, what, None).await
         })
     }
 
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
-            let mut what = codec::guard(args.guard);
-            what.extend(claim::allowed(args.from));
-            self.settle(&self.scripts.release, &args.id, what, None).await
+            let what = (codec::guard(args.guard), claim::allowed(args.from).to_vec());
+            self.settle(Way::alone(&self.scripts.release), &args.id, what, None).await
         })
     }
 
@@ -242,8 +266,8 @@ impl Store for RedisStore {
             if record.state.kind() == StateKind::InFlight {
                 return Err(refuse_live_import());
             }
-            let what = codec::head(&record);
-            self.settle(&self.scripts.import, &record.id, what, record.outcome()).await
+            let what = (codec::head(&record), Vec::new());
+            self.settle(Way::alone(&self.scripts.import), &record.id, what, record.outcome()).await
         })
     }
 

@@ -1,4 +1,5 @@
-//! redis-server, alone or as a Cluster, with any setting; killed, stopped, started again, emptied.
+//! redis-server, alone or as a Cluster, with any setting; killed, stopped, started again, emptied. The environment's
+//! `SEMEL_REDIS_SERVER` names another program that takes the same configuration, such as valkey-server.
 //!
 //! Everything here blocks for a moment, so that it works in every test and on drop. Next: the tests of the store.
 
@@ -104,11 +105,12 @@ impl RedisServer {
         }
         let path = self.folder.path().join("redis.conf");
         fs::write(&path, conf).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut command = Command::new("redis-server");
+        let program = std::env::var_os("SEMEL_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(&program);
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let spawned = command.spawn();
         let mut child = spawned.unwrap_or_else(|error| {
-            panic!("redis-server cannot be started ({error}); install it: apt-get install redis-server")
+            panic!("{program:?} cannot be started ({error}); install it: apt-get install redis-server")
         });
         let deadline = Instant::now() + PATIENCE;
         while !self.answers() {

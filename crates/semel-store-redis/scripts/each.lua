@@ -1,0 +1,16 @@
+-- What every script ends with: its step for each record, and a word to those who wait. The answer has the time, and
+-- then for each record its verdict, alone or with what is stored.
+local answers = {now}
+for n = 1, #KEYS do
+  answers[n + 1] = step(KEYS[n], ARGV[3 * n - 1], ARGV[3 * n], ARGV[3 * n + 1])
+end
+-- Failing to wake is no failure of the steps: who waits also polls.
+if changed[1] then
+  local watchers = redis.pcall('PUBSUB', NUMSUB, unpack(changed))
+  for n = 2, #watchers, 2 do
+    if watchers[n] > 0 then
+      redis.pcall(PUBLISH, watchers[n - 1], '')
+    end
+  end
+end
+return answers
