@@ -91,6 +91,7 @@ fn audit(
             command: Some(format!("semel audit sdk {language}:{name}")),
             language: Some(language.to_owned()),
             supports: None,
+            packages: Vec::new(),
         },
         grade,
         score,
