@@ -217,7 +217,7 @@ fn run(place: usize, number: usize, audit: &Audit, seen: &Seen) -> Markup {
             summary {
                 h3 { (clean(&seen.scenario)) } " "
                 span.soft { (clean(&seen.script)) " · " (requests(seen.attempts.len())) " in "
-                    (format!("{:.1} s", seen.took.as_secs_f64())) (ending(&seen.end)) }
+                    (timeline::seconds(seen.took.as_secs_f64())) (ending(&seen.end)) }
             }
             // The browser opens what is closed around the target of a link.
             div id=(format!("a{place}-run-{number}")) {
