@@ -97,7 +97,7 @@ impl fmt::Display for AuditError {
             Self::Server(error) => write!(f, "no server can be started: {error}"),
             Self::Silent { end, last_words } => {
                 let how = match end {
-                    End::Finished => "it ended with code 0".to_owned(),
+                    End::Finished | End::Quiet => "it ended with code 0".to_owned(),
                     End::Killed | End::SeenEnough => "it still ran when it was stopped".to_owned(),
                     End::Exited(code) => format!("it ended with code {code}"),
                     End::Broke(why) => why.clone(),
@@ -246,7 +246,9 @@ impl Run {
                 if run.stopped() {
                     return Ok(None);
                 }
-                run.scenario(planned).await.map(Some)
+                let seen = run.scenario(planned).await?;
+                // What was cut short says nothing about the client.
+                Ok((!run.stopped()).then_some(seen))
             });
         }
         let mut all = Vec::new();
@@ -385,7 +387,7 @@ impl Run {
         tokio::select! {
             end = driving => end,
             () = enough => End::SeenEnough,
-            () = quiet => End::Finished,
+            () = quiet => End::Quiet,
             () = tokio::time::sleep(self.settings.watch.unwrap_or(planned.watch)) => End::Killed,
             Ok(_) = stop.wait_for(|stop| *stop) => End::Killed,
         }
@@ -405,7 +407,7 @@ fn shift(seen: &mut Seen, by: Duration) {
 /// Many runs of one call as one scenario of many calls. The worst end counts.
 fn together(planned: &Planned, mut all: Vec<Seen>, took: Duration) -> Seen {
     let worst = all.iter().map(|seen| seen.end.clone()).max_by_key(|end| match end {
-        End::Finished => 0,
+        End::Finished | End::Quiet => 0,
         End::Exited(_) => 1,
         End::SeenEnough => 2,
         End::Killed => 3,

@@ -237,6 +237,14 @@ fn stop_at_interrupt() -> watch::Receiver<bool> {
     receiver
 }
 
+/// An audit that was stopped is no proof of anything.
+fn whole(stop: &watch::Receiver<bool>) -> Result<(), Failure> {
+    match *stop.borrow() {
+        true => Err(Failure::new(Exit::Failed, "interrupted: what was not seen was not judged")),
+        false => Ok(()),
+    }
+}
+
 /// Whether a person watches.
 fn watched() -> bool {
     std::io::stderr().is_terminal()
