@@ -39,6 +39,8 @@ pub struct Settings {
     pub port: Option<u16>,
     /// How long a scenario is watched, where its own time is not to count.
     pub watch: Option<Duration>,
+    /// How often a scenario whose delays are measured is run, until the machine did not stall meanwhile.
+    pub tries: u32,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             together: 8,
             port: None,
             watch: None,
+            tries: 3,
         }
     }
 }
@@ -140,7 +143,7 @@ pub async fn audit(
     let one_call = !many && probe.attempts.iter().filter(|attempt| attempt.step != "aside").count() < 2;
     let run = Arc::new(Run { one_call, ..first });
     let mut seen = vec![probe];
-    for turn in [Turn::Together, Turn::Measured, Turn::Alone] {
+    for turn in [Turn::Together, Turn::Measured, Turn::Alone, Turn::Load] {
         let of_turn = planned[1..].iter().copied().filter(|planned| planned.turn == turn);
         seen.extend(run.turn(of_turn.collect()).await.map_err(AuditError::Server)?);
     }
@@ -186,6 +189,41 @@ pub fn payments(seen: &[Seen]) -> (u64, u64) {
     (meant, made)
 }
 
+/// A stall of the machine that delays can be measured in spite of.
+pub const STALL_MAX: Duration = Duration::from_millis(25);
+
+/// Notices when this process was not run although it was ready.
+struct Stall {
+    longest: watch::Receiver<Duration>,
+    _ticking: JoinSet<()>,
+}
+
+impl Stall {
+    const TICK: Duration = Duration::from_millis(5);
+
+    fn watch() -> Self {
+        let (sender, longest) = watch::channel(Duration::ZERO);
+        let mut ticking = JoinSet::new();
+        ticking.spawn(async move {
+            loop {
+                let since = Since::now();
+                tokio::time::sleep(Self::TICK).await;
+                let late = since.elapsed().saturating_sub(Self::TICK);
+                sender.send_if_modified(|longest| {
+                    let longer = late > *longest;
+                    *longest = late.max(*longest);
+                    longer
+                });
+            }
+        });
+        Self { longest, _ticking: ticking }
+    }
+
+    fn longest(&self) -> Duration {
+        *self.longest.borrow()
+    }
+}
+
 struct Run {
     drive: Arc<dyn Drive>,
     settings: Settings,
@@ -226,10 +264,30 @@ impl Run {
         (self.tell)(Progress::Runs(planned.name));
         let seen = match self.one_call && planned.calls > 1 {
             true => self.call_by_call(planned).await,
-            false => self.once(*planned, 0, "").await,
+            false => self.steadily(planned).await,
         };
         (self.tell)(Progress::Ended(planned.name));
         seen
+    }
+
+    /// Where delays are measured, again when the machine stalled: that would be blamed on the client.
+    async fn steadily(&self, planned: &'static Planned) -> io::Result<Seen> {
+        let measured = matches!(planned.turn, Turn::Measured | Turn::Alone);
+        let tries = if measured { self.settings.tries.max(1) } else { 1 };
+        let mut steadiest: Option<Seen> = None;
+        for _ in 0..tries {
+            let stall = Stall::watch();
+            let mut seen = self.once(*planned, 0, "").await?;
+            let stalled = if measured { stall.longest() } else { Duration::ZERO };
+            seen.stalled = stalled;
+            if steadiest.as_ref().is_none_or(|before| stalled < before.stalled) {
+                steadiest = Some(seen);
+            }
+            if stalled <= STALL_MAX || self.stopped() {
+                break;
+            }
+        }
+        steadiest.ok_or_else(|| io::Error::other("no try"))
     }
 
     /// A client that makes one call only is run once for each, with a server of its own.
@@ -237,8 +295,12 @@ impl Run {
         let since = Since::now();
         let one = Planned { calls: 1, parallel: 1, ..*planned };
         let most = planned.parallel.min(u32::try_from(self.settings.together).unwrap_or(1)).max(1);
-        // A budget of retries is not shared by processes; one run shows the scenario.
-        let calls = if planned.calls > 100 { 1 } else { planned.calls };
+        // A budget of retries is not shared by processes, and starting them costs more than it shows.
+        let calls = match planned.turn {
+            Turn::Load => 1,
+            Turn::Measured => planned.calls.min(3),
+            Turn::Together | Turn::Alone => planned.calls,
+        };
         let mut all: Vec<Seen> = Vec::new();
         for wave in (0..calls).collect::<Vec<_>>().chunks(usize::try_from(most).unwrap_or(1)) {
             let began = since.elapsed();
@@ -300,6 +362,7 @@ impl Run {
             said,
             end,
             took,
+            stalled: Duration::ZERO,
             log: bytes.map(|path| path.display().to_string()),
         })
     }
@@ -360,6 +423,7 @@ fn together(planned: &Planned, mut all: Vec<Seen>, took: Duration) -> Seen {
         said: all.into_iter().flat_map(|seen| seen.said).collect(),
         end: worst.unwrap_or(End::Killed),
         took,
+        stalled: Duration::ZERO,
         log,
     }
 }

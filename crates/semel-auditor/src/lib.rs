@@ -6,8 +6,9 @@
 //! the [`server`] fails, whose [`ledger`] counts the payments; [`api`] is what it stands for. [`drive`] makes the client
 //! act, [`sdk`] installs and starts one of many that are known, and [`audit`](mod@audit) puts it all together.
 //!
-//! Not a client and not a proxy: nothing here sends a request. Not for judging an API either: what is judged is who
-//! calls it.
+//! [`mirror`] is the other side: an API that claims to honour keys is asked, and judged.
+//!
+//! Not a client and not a proxy: but for the mirror nothing here sends a request.
 
 pub mod api;
 pub mod attempt;
@@ -17,6 +18,7 @@ mod clock;
 pub mod drive;
 pub mod ledger;
 mod millis;
+pub mod mirror;
 pub mod plan;
 pub mod report;
 pub mod scenario;

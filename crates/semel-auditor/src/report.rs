@@ -11,6 +11,10 @@ use serde_json::Value;
 use crate::scenario::Seen;
 
 pub mod json;
+pub mod junit;
+pub mod page;
+pub mod sarif;
+pub mod terminal;
 
 /// The version of the JSON form. It changes when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;
@@ -139,6 +143,14 @@ pub enum Grade {
 pub enum Form {
     /// The model as JSON.
     Json,
+    /// JUnit XML.
+    Junit,
+    /// SARIF 2.1.0.
+    Sarif,
+    /// One HTML page that needs nothing else.
+    Page,
+    /// Lines of 100 characters without colours.
+    Text,
 }
 
 impl Form {
@@ -147,6 +159,10 @@ impl Form {
     pub fn render(self, audits: &[Audit]) -> String {
         match self {
             Self::Json => json::render(audits),
+            Self::Junit => junit::render(audits),
+            Self::Sarif => sarif::render(audits),
+            Self::Page => page::render(audits),
+            Self::Text => terminal::render(audits, 100, false),
         }
     }
 }

@@ -78,6 +78,10 @@ pub struct Seen {
     /// How long it took. As `took_ms` in JSON.
     #[serde(rename = "took_ms", with = "crate::millis")]
     pub took: Duration,
+    /// The longest that this machine kept the server from running meanwhile, where delays were measured. As
+    /// `stalled_ms` in JSON.
+    #[serde(rename = "stalled_ms", with = "crate::millis", default)]
+    pub stalled: Duration,
     /// The file with every byte that went over the wire, where they were kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log: Option<String>,

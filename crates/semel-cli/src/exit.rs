@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// The store or the gateway cannot be reached.
     Unreachable = 4,
+    /// An audit found that somebody would pay twice.
+    PaidTwice = 5,
+    /// An audit found another fault that counts.
+    Faulty = 6,
 }
 
 /// The code and the text of a failure.

@@ -1,9 +1,11 @@
 //! The `semel` program: reads the command line, runs one command, ends with the code it documents.
 //!
 //! Thin by intent: what a command does is in the crate it belongs to. [`gateway`] serves, [`check`] says what a
-//! configuration promises, [`keys`] is the operator's side, [`store`] moves and checks stores, [`demo`] shows what it is all for; [`store_url`] is the
+//! configuration promises, [`keys`] is the operator's side, [`store`] moves and checks stores,
+//! [`audit`] judges other people's clients, [`demo`] shows what it is all for; [`store_url`] is the
 //! only place that names every store.
 
+mod audit;
 mod check;
 mod demo;
 mod exit;
@@ -34,11 +36,14 @@ const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  a flag, a variable or the configuration is refused
   3  no such record, or several
-  4  the store or the gateway cannot be reached";
+  4  the store or the gateway cannot be reached
+  5  an audit found that somebody would pay twice
+  6  an audit found another fault that --fail-on names";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Gateway(gateway::GatewayArgs),
+    Audit(audit::AuditArgs),
     Check(check::CheckArgs),
     Keys(keys::KeysArgs),
     Store(store::StoreCommandArgs),
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Gateway(args) => gateway::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Check(args) => check::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Store(args) => store::run(args),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Call, Check, Evidence, Ruling, fail, not_applicable, pass};
+use super::c10_delays_grow::median;
+use super::{Call, Check, Evidence, Ruling, calls, fail, not_applicable, pass};
 use crate::report::Severity;
-use crate::scenario::End;
+use crate::scenario::{End, Seen};
 
 pub(super) const CHECK: Check = Check {
     id: "C16",
@@ -25,23 +26,25 @@ pub(super) const CHECK: Check = Check {
 };
 
 /// Who comes back sooner has not waited.
-const AT_ONCE: Duration = Duration::from_millis(50);
+const AT_ONCE_S: f64 = 0.05;
 
 fn judge(evidence: &Evidence<'_>) -> Ruling {
     let retries = evidence.calls(&["retry-503"]).iter().any(Call::retried);
     if !retries {
         return not_applicable("503 is not retried");
     }
-    let calls = evidence.calls(&CHECK.needs[1..]);
     let mut faults = Vec::new();
     let mut delays = Vec::new();
-    for call in &calls {
-        let name = call.place().trim_start_matches("hostile-");
-        if let Some(delay) = call.delays().first() {
-            delays.push(format!("{name} {:.2} s", delay.as_secs_f64()));
+    for seen in evidence.seen.iter().filter(|seen| seen.scenario.starts_with("hostile-")) {
+        let (calls, name) = (calls(seen), seen.scenario.trim_start_matches("hostile-"));
+        let waited: Vec<f64> =
+            calls.iter().filter_map(|call| call.delays().first().map(Duration::as_secs_f64)).collect();
+        let usual = (!waited.is_empty()).then(|| median(waited));
+        if let Some(usual) = usual {
+            delays.push(format!("{name} {usual:.2} s"));
         }
-        if let Some(fault) = fault(call, name) {
-            faults.push(format!("{}: {fault}", written(call)));
+        if let Some(fault) = fault(seen, &calls, usual, name) {
+            faults.push(format!("{}: {fault}", written(seen)));
         }
     }
     let ruling = match faults.first() {
@@ -54,27 +57,26 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
 }
 
 /// The header, as the script has it.
-fn written(call: &Call<'_>) -> String {
-    let step = call.seen.script.split(", ").next().unwrap_or_default();
+fn written(seen: &Seen) -> String {
+    let step = seen.script.rsplit_once(", ").map_or(seen.script.as_str(), |(first, _)| first);
     step.split_once("retry-after=").map_or_else(String::new, |(_, value)| format!("Retry-After: {value}"))
 }
 
-fn fault(call: &Call<'_>, name: &str) -> Option<String> {
-    let said = call.said();
-    let returned = said.is_some() || matches!(call.seen.end, End::Finished | End::Exited(_));
-    if let Some(delay) = call.delays().first() {
+fn fault(seen: &Seen, calls: &[Call<'_>], usual: Option<f64>, name: &str) -> Option<String> {
+    if let Some(usual) = usual {
         // A date that has passed asks for no wait.
-        let early = *delay < AT_ONCE && name != "past";
-        return early.then(|| format!("came back after {} ms", delay.as_millis()));
+        let early = usual < AT_ONCE_S && name != "past";
+        return early.then(|| format!("came back after {:.0} ms", usual * 1e3));
     }
-    if let End::Broke(why) = &call.seen.end {
+    if let End::Broke(why) = &seen.end {
         return Some(why.clone());
     }
-    if !returned {
-        return Some(format!("still waited when it was stopped after {:.0} s", call.seen.took.as_secs_f64()));
+    if seen.said.is_empty() && seen.end == End::Killed {
+        return Some(format!("still waited when it was stopped after {:.0} s", seen.took.as_secs_f64()));
     }
     // Who was told to wait for ever may give up. Who gives up otherwise says so with the status.
     let may_stop = matches!(name, "far" | "infinite");
-    let error = said.filter(|said| !said.ok && said.status.is_none()).and_then(|said| said.error.as_deref());
-    error.filter(|_| !may_stop).map(|error| format!("did not retry and failed with `{error}`"))
+    let said = calls.iter().filter_map(Call::said).find(|said| !said.ok && said.status.is_none());
+    let error = said.and_then(|said| said.error.as_deref()).filter(|_| !may_stop);
+    error.map(|error| format!("did not retry and failed with `{error}`"))
 }

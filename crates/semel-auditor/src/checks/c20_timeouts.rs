@@ -3,6 +3,7 @@
 use super::{Check, Evidence, Ruling, fail, info, not_applicable, pass};
 use crate::attempt::Ended;
 use crate::report::Severity;
+use crate::scenario::End;
 
 pub(super) const CHECK: Check = Check {
     id: "C20",
@@ -26,7 +27,9 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
     };
     let limit = call.seen.asked.timeout_ms.unwrap_or(0);
     let waited = first.ended_at.unwrap_or(call.seen.took).saturating_sub(first.at).as_secs_f64();
-    let gave_up = first.ended == Ended::Left || (call.retried() && first.ended == Ended::Running);
+    // The server may not have noticed yet when the client had returned.
+    let gone = call.retried() || call.seen.end != End::Killed;
+    let gave_up = first.ended == Ended::Left || (first.ended == Ended::Running && gone);
     let again = call.here().nth(1).map(|second| second.at.saturating_sub(first.at).as_secs_f64());
     let waited = if first.ended == Ended::Left { waited } else { again.unwrap_or(waited).min(waited) };
     let ruling = if (!gave_up && again.is_none()) || waited > LATE_S {
