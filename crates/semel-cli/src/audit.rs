@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure};
 
 mod progress;
 mod run;
+mod sdk;
 mod serve;
 
 const COLUMNS: usize = 100;
@@ -32,7 +33,7 @@ const COLUMNS: usize = 100;
 #[command(
     after_help = "Exit codes: 5 when somebody would pay twice (severity S0), 6 when another check fails that \
     --fail-on names, 1 when there is no audit.\n\nExamples:\n  semel audit run -- python3 client.py\n  \
-    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit serve"
+    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit sdk python:stripe node:openai\n  semel audit serve"
 )]
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
@@ -42,12 +43,14 @@ pub(crate) struct AuditArgs {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     Run(run::RunArgs),
+    Sdk(sdk::SdkArgs),
     Serve(serve::ServeArgs),
 }
 
 pub(crate) fn run(args: AuditArgs) -> Result<(), Failure> {
     match args.command {
         AuditCommand::Run(args) => run::run(args),
+        AuditCommand::Sdk(args) => sdk::run(args),
         AuditCommand::Serve(args) => serve::run(args),
     }
 }
