@@ -3,6 +3,7 @@
 //! This is the model, and its JSON is the machine-readable form (`"version": 1`). The other forms are in `report/`, one
 //! file each; [`Form`] lists them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -164,6 +165,19 @@ impl Form {
             Self::Page => page::render(audits),
             Self::Text => terminal::render(audits, 100, false),
         }
+    }
+
+    /// The report in this form for `file`: the files that it names are named from there.
+    #[must_use]
+    pub fn render_for(self, file: &Path, audits: &[Audit]) -> String {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut audits = audits.to_vec();
+        for log in audits.iter_mut().flat_map(|audit| &mut audit.seen).filter_map(|seen| seen.log.as_mut()) {
+            if let Ok(below) = Path::new(log.as_str()).strip_prefix(folder) {
+                *log = below.display().to_string();
+            }
+        }
+        self.render(&audits)
     }
 }
 

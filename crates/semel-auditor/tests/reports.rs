@@ -106,6 +106,17 @@ fn sarif_has_a_rule_and_a_result_for_each_check() {
     assert_eq!(results[5]["kind"], "notApplicable");
 }
 
+#[test]
+fn a_file_names_others_from_where_it_is() {
+    let mut audit = careless();
+    audit.seen[0].log = Some("/tmp/out/audit.logs/retry-503.log".to_owned());
+    let page = Form::Page.render_for(Path::new("/tmp/out/audit.html"), &[audit.clone()]);
+    assert!(page.contains("href=\"./audit.logs/retry-503.log\""), "{page}");
+    // One that is elsewhere is no link: what is known of the requests is in the page.
+    let page = Form::Page.render_for(Path::new("/home/audit.html"), &[audit]);
+    assert!(!page.contains("retry-503.log") && page.contains("body of 64 bytes"));
+}
+
 /// A browser with a folder of its own, on a page in it.
 struct Browser {
     folder: tempfile::TempDir,

@@ -23,17 +23,23 @@ mod progress;
 mod run;
 mod sdk;
 mod serve;
+mod server;
 
 const COLUMNS: usize = 100;
 
 /// Find out whether a client in any language would pay twice
 ///
-/// A client is pointed at a server that fails by script; what it does is judged from the server's log.
+/// A client is pointed at a server that fails by script; what it does is judged from the server's log. `server` is the
+/// other way round: an API is asked.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit codes: 5 when somebody would pay twice (severity S0), 6 when another check fails that \
     --fail-on names, 1 when there is no audit.\n\nExamples:\n  semel audit run -- python3 client.py\n  \
-    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit sdk python:stripe node:openai\n  semel audit serve"
+    semel audit run --check C2,C3 --json -- node client.mjs
+  semel audit sdk python:stripe node:openai
+  \
+    semel audit serve
+  semel audit server http://127.0.0.1:8787/charges"
 )]
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
@@ -45,6 +51,7 @@ enum AuditCommand {
     Run(run::RunArgs),
     Sdk(sdk::SdkArgs),
     Serve(serve::ServeArgs),
+    Server(Box<server::ServerArgs>),
 }
 
 pub(crate) fn run(args: AuditArgs) -> Result<(), Failure> {
@@ -52,6 +59,7 @@ pub(crate) fn run(args: AuditArgs) -> Result<(), Failure> {
         AuditCommand::Run(args) => run::run(args),
         AuditCommand::Sdk(args) => sdk::run(args),
         AuditCommand::Serve(args) => serve::run(args),
+        AuditCommand::Server(args) => server::run(*args),
     }
 }
 
@@ -196,7 +204,7 @@ impl ReportOptions {
     /// Prints and writes the reports, and says by the exit code what was found.
     pub(crate) fn finish(&self, audits: &[Audit]) -> Result<(), Failure> {
         for report in &self.reports {
-            let written = fs::write(&report.path, report.form.render(audits));
+            let written = fs::write(&report.path, report.form.render_for(&report.path, audits));
             written.map_err(|error| {
                 Failure::new(Exit::Failed, format!("{} cannot be written: {error}", report.path.display()))
             })?;

@@ -22,6 +22,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "sqlite3", package: "sqlite3", tests_only: true },
     Program { name: "postgres", package: "postgresql", tests_only: true },
     Program { name: "pgbouncer", package: "pgbouncer", tests_only: true },
+    Program { name: "chromium", package: "chromium", tests_only: true },
     Program { name: "redis-server", package: "redis-server", tests_only: true },
 ];
 

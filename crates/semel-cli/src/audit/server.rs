@@ -163,9 +163,10 @@ pub(super) fn run(args: ServerArgs) -> Result<(), Failure> {
             let _ = writeln!(anstream::stderr(), "{}: {}", case.name, case.about);
         }
     };
-    let audit = runtime.block_on(mirror::audit(&args.plan(), &mut progress)).map_err(|error| match error {
-        NoAudit::Unreachable(_) => Failure::new(Exit::Unreachable, error),
-        NoAudit::Refused(_) => Failure::new(Exit::Failed, error),
-    })?;
+    let audit =
+        runtime.block_on(mirror::audit(&args.plan(), &mut progress)).map_err(|error| match error {
+            NoAudit::Unreachable(_) => Failure::new(Exit::Unreachable, error),
+            NoAudit::Refused(_) => Failure::new(Exit::Failed, error),
+        })?;
     args.reports.finish(&[audit])
 }
