@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::Api;
@@ -234,15 +234,18 @@ struct Run {
 }
 
 impl Run {
-    /// Scenarios side by side.
+    /// Scenarios side by side, begun in their order.
     async fn turn(self: &Arc<Self>, planned: Vec<&'static Planned>) -> io::Result<Vec<Seen>> {
-        let places = Arc::new(Semaphore::new(self.settings.together.max(1)));
         let mut tasks = JoinSet::<io::Result<Option<Seen>>>::new();
+        let mut all = Vec::new();
         for planned in planned {
-            let (run, places) = (Arc::clone(self), Arc::clone(&places));
+            if tasks.len() >= self.settings.together.max(1)
+                && let Some(ended) = tasks.join_next().await
+            {
+                all.extend(ended.map_err(io::Error::other)??);
+            }
+            let run = Arc::clone(self);
             tasks.spawn(async move {
-                // Never closed.
-                let _place = places.acquire_owned().await.map_err(io::Error::other)?;
                 if run.stopped() {
                     return Ok(None);
                 }
@@ -251,7 +254,6 @@ impl Run {
                 Ok((!run.stopped()).then_some(seen))
             });
         }
-        let mut all = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             all.extend(ended.map_err(io::Error::other)??);
         }
@@ -360,7 +362,7 @@ impl Run {
             scenario: planned.name.to_owned(),
             script: script.to_string(),
             asked,
-            attempts: server.finish(),
+            attempts: server.finish().await,
             said,
             end,
             took,
