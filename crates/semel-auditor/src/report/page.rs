@@ -235,6 +235,7 @@ fn requests(count: usize) -> String {
 fn ending(end: &End) -> String {
     match end {
         End::Finished => String::new(),
+        End::Quiet => ", over when nothing more came".to_owned(),
         End::Killed => ", stopped by the watchdog".to_owned(),
         End::SeenEnough => ", stopped when enough was seen".to_owned(),
         End::Exited(code) => format!(", ended with code {code}"),
