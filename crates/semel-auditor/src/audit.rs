@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::Api;
@@ -97,7 +97,7 @@ impl fmt::Display for AuditError {
             Self::Server(error) => write!(f, "no server can be started: {error}"),
             Self::Silent { end, last_words } => {
                 let how = match end {
-                    End::Finished => "it ended with code 0".to_owned(),
+                    End::Finished | End::Quiet => "it ended with code 0".to_owned(),
                     End::Killed | End::SeenEnough => "it still ran when it was stopped".to_owned(),
                     End::Exited(code) => format!("it ended with code {code}"),
                     End::Broke(why) => why.clone(),
@@ -234,22 +234,26 @@ struct Run {
 }
 
 impl Run {
-    /// Scenarios side by side.
+    /// Scenarios side by side, begun in their order.
     async fn turn(self: &Arc<Self>, planned: Vec<&'static Planned>) -> io::Result<Vec<Seen>> {
-        let places = Arc::new(Semaphore::new(self.settings.together.max(1)));
-        let mut tasks = JoinSet::new();
+        let mut tasks = JoinSet::<io::Result<Option<Seen>>>::new();
+        let mut all = Vec::new();
         for planned in planned {
-            let (run, places) = (Arc::clone(self), Arc::clone(&places));
+            if tasks.len() >= self.settings.together.max(1)
+                && let Some(ended) = tasks.join_next().await
+            {
+                all.extend(ended.map_err(io::Error::other)??);
+            }
+            let run = Arc::clone(self);
             tasks.spawn(async move {
-                // Never closed.
-                let _place = places.acquire_owned().await.map_err(io::Error::other)?;
                 if run.stopped() {
                     return Ok(None);
                 }
-                run.scenario(planned).await.map(Some)
+                let seen = run.scenario(planned).await?;
+                // What was cut short says nothing about the client.
+                Ok((!run.stopped()).then_some(seen))
             });
         }
-        let mut all = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             all.extend(ended.map_err(io::Error::other)??);
         }
@@ -358,7 +362,7 @@ impl Run {
             scenario: planned.name.to_owned(),
             script: script.to_string(),
             asked,
-            attempts: server.finish(),
+            attempts: server.finish().await,
             said,
             end,
             took,
@@ -385,7 +389,7 @@ impl Run {
         tokio::select! {
             end = driving => end,
             () = enough => End::SeenEnough,
-            () = quiet => End::Finished,
+            () = quiet => End::Quiet,
             () = tokio::time::sleep(self.settings.watch.unwrap_or(planned.watch)) => End::Killed,
             Ok(_) = stop.wait_for(|stop| *stop) => End::Killed,
         }
@@ -405,7 +409,7 @@ fn shift(seen: &mut Seen, by: Duration) {
 /// Many runs of one call as one scenario of many calls. The worst end counts.
 fn together(planned: &Planned, mut all: Vec<Seen>, took: Duration) -> Seen {
     let worst = all.iter().map(|seen| seen.end.clone()).max_by_key(|end| match end {
-        End::Finished => 0,
+        End::Finished | End::Quiet => 0,
         End::Exited(_) => 1,
         End::SeenEnough => 2,
         End::Killed => 3,

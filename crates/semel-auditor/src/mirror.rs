@@ -124,7 +124,7 @@ async fn ready(plan: &Plan) -> Result<Runner<'_>, NoAudit> {
                 Came::NotConnected(_) => NoAudit::Unreachable(what),
                 Came::Answer(answer) => NoAudit::Refused(format!(
                     "{what}; an audit needs a request that succeeds. The answer: {}",
-                    shortened(&answer.body)
+                    effects::visible(&answer.body, 200)
                 )),
                 Came::Broken(_) | Came::Left => NoAudit::Refused(what),
             });
@@ -136,11 +136,6 @@ async fn ready(plan: &Plan) -> Result<Runner<'_>, NoAudit> {
     }
     let answers_differ = identities[0].is_some() && identities[0] != identities[1];
     Ok(Runner { plan, host, counter, answers_differ })
-}
-
-fn shortened(body: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-    text.escape_debug().to_string()
 }
 
 fn finding(point: &Point, verdict: Verdict, message: String) -> Finding {
@@ -212,8 +207,8 @@ impl Sums {
         let Self { meant, made, told } = self;
         match told {
             true => format!(
-                "Asked again, in parallel, with other payloads and after hang-ups, this API did {made} times what was \
-                 meant to be done {meant} times."
+                "Asked again, in parallel, with other payloads and after hang-ups, this API acted {made} times where \
+                 {meant} were meant."
             ),
             false => "How often this API acted cannot be told from its answers: name a resource that counts \
                       (--count-url), or where an answer has its id (--id-pointer)."

@@ -100,7 +100,7 @@ pub const SCENARIOS: &[Planned] = &[
     Planned { timeout: Some(TIMEOUT), ..one("retry-timeout", "hang 6, 200") },
     one("acted-then-failed", "dup-effect 500, 200"),
     one("lost-answer", "cut, 200"),
-    Planned { enough: Some(9), ..one("steady-503", "503") },
+    Planned { enough: Some(7), ..one("steady-503", "503") },
     Planned {
         deadline: Some(DEADLINE),
         watch: Duration::from_secs(9),
@@ -138,8 +138,8 @@ pub const SCENARIOS: &[Planned] = &[
     told("retry-after-date", "429|retry-after=date+4, 200"),
     // Few enough for a budget of a hundred retries, as for the herd.
     Planned {
-        calls: 15,
-        parallel: 15,
+        calls: 25,
+        parallel: 25,
         turn: Turn::Measured,
         ..with_retries(4, one("growth", "503, 503, 503, 200"))
     },

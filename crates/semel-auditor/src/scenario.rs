@@ -93,6 +93,8 @@ pub struct Seen {
 pub enum End {
     /// The client says that it is done, or its command ended with code 0.
     Finished,
+    /// Nothing more came in; whether its calls have returned was not seen.
+    Quiet,
     /// Stopped by the watchdog.
     Killed,
     /// Stopped because more would not have changed the verdict.

@@ -143,11 +143,10 @@ impl Server {
         self.log.elapsed()
     }
 
-    /// Stops and says what arrived.
-    #[must_use]
-    pub fn finish(mut self) -> Vec<Attempt> {
+    /// Stops and says what arrived. Its ports are free afterwards.
+    pub async fn finish(mut self) -> Vec<Attempt> {
         let attempts = self.log.attempts();
-        self.tasks.abort_all();
+        self.tasks.shutdown().await;
         attempts
     }
 }

@@ -136,7 +136,7 @@ async fn c8_keys_of_324_characters() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c9_never_gives_up() {
-    is_caught(Fault::NeverGivesUp, "C9", &[], "sent 9 times").await;
+    is_caught(Fault::NeverGivesUp, "C9", &[], "sent 7 times").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,7 +173,6 @@ fn measured(file: &Path) -> (u32, u32, u64) {
 fn chromium_shows_a_row_for_each_check_and_a_bar_for_each_attempt() {
     let audits = [careless(), careful()];
     let browser = Browser::on(&Form::Page.render(&audits));
-    std::fs::write("/tmp/mirror-page.html", Form::Page.render(&audits)).unwrap(); // TEMP
     let document = browser.document();
     let count = |what: &str| document.matches(what).count();
     assert_eq!(count("<tr id=\"a0-"), 6, "{document}");

@@ -216,7 +216,7 @@ async fn every_byte_is_in_the_log() {
     let server = Server::start(setup).unwrap();
     let _ = raw(&server, "k").await;
     let _ = raw(&server, "k").await;
-    let _ = server.finish();
+    let _ = server.finish().await;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let text = std::fs::read_to_string(&path).unwrap();

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure};
 
 mod progress;
 mod run;
+mod sdk;
 mod serve;
 mod server;
 
@@ -34,8 +35,11 @@ const COLUMNS: usize = 100;
 #[command(
     after_help = "Exit codes: 5 when somebody would pay twice (severity S0), 6 when another check fails that \
     --fail-on names, 1 when there is no audit.\n\nExamples:\n  semel audit run -- python3 client.py\n  \
-    semel audit run --check C2,C3 --json -- node client.mjs\n  semel audit serve\n  \
-    semel audit server http://127.0.0.1:8787/charges"
+    semel audit run --check C2,C3 --json -- node client.mjs
+  semel audit sdk python:stripe node:openai
+  \
+    semel audit serve
+  semel audit server http://127.0.0.1:8787/charges"
 )]
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
@@ -45,6 +49,7 @@ pub(crate) struct AuditArgs {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     Run(run::RunArgs),
+    Sdk(sdk::SdkArgs),
     Serve(serve::ServeArgs),
     Server(Box<server::ServerArgs>),
 }
@@ -52,6 +57,7 @@ enum AuditCommand {
 pub(crate) fn run(args: AuditArgs) -> Result<(), Failure> {
     match args.command {
         AuditCommand::Run(args) => run::run(args),
+        AuditCommand::Sdk(args) => sdk::run(args),
         AuditCommand::Serve(args) => serve::run(args),
         AuditCommand::Server(args) => server::run(*args),
     }
@@ -240,6 +246,14 @@ fn stop_at_interrupt() -> watch::Receiver<bool> {
         }
     });
     receiver
+}
+
+/// An audit that was stopped is no proof of anything.
+fn whole(stop: &watch::Receiver<bool>) -> Result<(), Failure> {
+    match *stop.borrow() {
+        true => Err(Failure::new(Exit::Failed, "interrupted: what was not seen was not judged")),
+        false => Ok(()),
+    }
 }
 
 /// Whether a person watches.

@@ -5,8 +5,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 const SEMEL: &str = env!("CARGO_BIN_EXE_semel");
 
@@ -91,6 +93,57 @@ fn command_that_sends_nothing_is_reported_with_its_last_words() {
         text(&missing.stderr)
     );
     assert_eq!(audit(&["--check", "C25"], &["true"]).status.code(), Some(2));
+}
+
+#[test]
+fn https_is_served_by_an_authority_that_the_command_is_told_of() {
+    let audited = audit(&["--check", "C2", "--tls"], &["python3", "-c", CLIENT, "keyed"]);
+    assert_eq!(audited.status.code(), Some(0), "{}{}", text(&audited.stdout), text(&audited.stderr));
+    assert!(text(&audited.stdout).contains("1 kept, 0 broken"), "{}", text(&audited.stdout));
+}
+
+#[test]
+fn interrupt_ends_the_commands_and_judges_what_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let began = folder.path().join("began");
+    // Makes its calls at once in the first scenario, and in all others waits for ever.
+    let client = r#"
+import os, sys, time, urllib.request
+if os.environ["SEMEL_AUDIT_SCENARIO"] != "plain":
+    open(sys.argv[1], "w").close()
+    time.sleep(3600)
+to = os.environ["SEMEL_AUDIT_URL"]
+urllib.request.urlopen(urllib.request.Request(to, data=b"x", method="POST")).read()
+"#;
+    let semel = Command::new(SEMEL)
+        .args([
+            "audit",
+            "run",
+            "--check",
+            "C2",
+            "--json",
+            "--",
+            "python3",
+            "-c",
+            client,
+            began.to_str().unwrap(),
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !began.exists() {
+        assert!(Instant::now() < deadline, "no scenario began");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = semel.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let ended = semel.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    assert_eq!(report["findings"][0]["verdict"], "not-applicable", "{report}");
+    assert_eq!(report["seen"].as_array().unwrap().len(), 1, "{report}");
 }
 
 #[test]

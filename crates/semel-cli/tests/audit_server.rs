@@ -147,9 +147,7 @@ async fn an_api_without_the_gateway_is_told_what_it_does_twice() {
     let said = String::from_utf8(output.stdout).unwrap();
     // The code that says: somebody would pay twice.
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(
-        said.contains("FAIL  S0") && said.contains("had 21 effects, and one effect was meant."),
-        "{said}"
-    );
-    assert!(said.contains("63 times what was meant to be done 3 times"), "{said}");
+    assert!(said.contains("FAIL  S0") && said.contains("21 requests had 21 effects"), "{said}");
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert!(words.join(" ").contains("acted 63 times where 3 were meant"), "{said}");
 }

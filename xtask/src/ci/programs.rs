@@ -16,7 +16,9 @@ struct Program {
 const PROGRAMS: &[Program] = &[
     Program { name: "git", package: "git", tests_only: false },
     Program { name: "python3", package: "python3", tests_only: true },
+    Program { name: "pip3", package: "python3-pip", tests_only: true },
     Program { name: "node", package: "nodejs", tests_only: true },
+    Program { name: "npm", package: "npm", tests_only: true },
     Program { name: "sqlite3", package: "sqlite3", tests_only: true },
     Program { name: "postgres", package: "postgresql", tests_only: true },
     Program { name: "pgbouncer", package: "pgbouncer", tests_only: true },

@@ -29,6 +29,7 @@ fn judge(evidence: &Evidence<'_>) -> Ruling {
             "was told to come back in an hour and had {asked} s for the call: it still waited when it was stopped after \
              {took:.0} s"
         )),
+        (End::Quiet, None) => return not_applicable("nobody saw whether the call returned to its caller"),
         _ => pass(format!("was told to come back in an hour, and returned to its caller after {took:.1} s")),
     };
     ruling.figure("returned_after_s", (took * 1e3).round() / 1e3)

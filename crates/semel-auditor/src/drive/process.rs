@@ -21,6 +21,9 @@ use crate::scenario::{End, Said, Scenario};
 /// How long it may take to load what it drives.
 const READY: Duration = Duration::from_secs(90);
 
+/// How long its last words may be on their way after its last line.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// How much of its standard error is kept.
 const LAST_WORDS_BYTES: usize = 2000;
 
@@ -188,6 +191,8 @@ async fn listen(mut stdout: BufReader<ChildStdout>, shared: Arc<Shared>) {
         }
         line.clear();
     }
+    // Its last words come by another way and may be on theirs.
+    tokio::time::sleep(LAST_WORDS).await;
     let why = format!("its driver ended: {}", shared.words().trim());
     let mut under_way = shared.under_way();
     for (_, listener) in under_way.scenarios.drain() {
@@ -203,5 +208,73 @@ async fn complain(mut stderr: ChildStderr, shared: Arc<Shared>) {
         words.extend_from_slice(&part[..read]);
         let keep = words.len().saturating_sub(LAST_WORDS_BYTES);
         words.drain(..keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says that it is ready; then answers each scenario by its name.
+    const DRIVER: &str = r#"
+import json, os, sys
+def tell(line):
+    print(json.dumps(line), flush=True)
+tell({"ready": True})
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "give_up" in asked:
+        tell({"scenario": "asked", "call": 7, "ok": True})
+        tell({"scenario": "asked", "done": True})
+    elif asked["name"] == "good":
+        print("not a line of the driver's", flush=True)
+        tell({"scenario": "good", "call": 1, "ok": False, "status": 503})
+        tell({"scenario": "good", "done": True})
+    elif asked["name"] == "die":
+        sys.exit("out of ideas")
+"#;
+
+    async fn python(script: &str) -> Result<Process, String> {
+        let mut command = Command::new("python3");
+        command.args(["-c", script]);
+        Process::start(command, Subject::default()).await
+    }
+
+    fn scenario(name: &str) -> Scenario {
+        let any = crate::plan::SCENARIOS[0].scenario("http://127.0.0.1:1");
+        Scenario { name: name.to_owned(), ..any }
+    }
+
+    #[tokio::test]
+    async fn scenario_hears_its_own_lines_and_a_driver_that_dies_breaks_those_under_way() {
+        let process = python(DRIVER).await.expect("it starts");
+        let heard = Heard::new();
+        let waiting = process.drive(scenario("waiting"), Heard::new());
+        let good = process.drive(scenario("good"), heard.clone()).await;
+        assert_eq!(good, End::Finished);
+        let said: Vec<_> = heard.said().iter().map(|said| (said.call, said.ok, said.status)).collect();
+        assert_eq!(said, [(1, false, Some(503))]);
+
+        let died = process.drive(scenario("die"), Heard::new()).await;
+        assert!(matches!(&died, End::Broke(why) if why.contains("out of ideas")), "{died:?}");
+        assert!(matches!(waiting.await, End::Broke(_)));
+        let late = process.drive(scenario("good"), Heard::new()).await;
+        assert!(matches!(late, End::Broke(_)), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn dropped_scenario_is_given_up_at_the_driver() {
+        let process = python(DRIVER).await.expect("it starts");
+        let heard = Heard::new();
+        let asked = process.drive(scenario("asked"), heard.clone());
+        drop(process.drive(scenario("dropped"), Heard::new()));
+        assert_eq!(asked.await, End::Finished);
+        assert_eq!(heard.said()[0].call, 7);
+    }
+
+    #[tokio::test]
+    async fn driver_that_does_not_start_is_told_with_its_last_words() {
+        let error = python("raise SystemExit('no such module')").await.expect_err("it ends at once");
+        assert_eq!(error, "its driver ended before it was ready: no such module");
     }
 }

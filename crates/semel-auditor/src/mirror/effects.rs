@@ -113,3 +113,12 @@ pub(super) fn told_of(came: &Came) -> String {
         Came::Left => "hung up".to_owned(),
     }
 }
+
+/// The beginning of what an API sent, for a sentence: control characters are shown, not obeyed.
+pub(super) fn visible(bytes: &[u8], chars_max: usize) -> String {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(bytes).chars().take(chars_max) {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
+}

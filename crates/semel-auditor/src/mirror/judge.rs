@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::cases::{Assertion, Case, Expect, Of, Part, Point, Status};
-use super::effects::{identity, is_marked, is_success, success, told_of};
+use super::effects::{identity, is_marked, is_success, success, told_of, visible};
 use super::plan::Outgoing;
 use super::run::{Reply, Round, Runner};
 use super::wire::{Answer, Came};
@@ -173,9 +173,11 @@ fn effects(count: u64, scene: &Scene<'_>) -> Held {
             let counted = if scene.runner.counter.is_some() { "counted" } else { "by the answers" };
             Held::Yes(format!("{requests} requests had {} ({counted}).", times(effects)))
         }
-        Some(effects) => {
-            Held::No(format!("{requests} requests had {}, and {} was meant.", times(effects), times(count)))
-        }
+        Some(effects) => Held::No(format!(
+            "{requests} requests had {} and were meant to have {}.",
+            times(effects),
+            times(count)
+        )),
     }
 }
 
@@ -231,8 +233,7 @@ fn shown(body: &[u8]) -> String {
     if body.is_empty() {
         return "empty".to_owned();
     }
-    let text: String = body.escape_ascii().to_string().chars().take(80).collect();
-    format!("`{text}`")
+    format!("`{}`", visible(body, 80))
 }
 
 /// What describes the answer rather than its way.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -154,11 +155,12 @@ impl Runner<'_> {
     }
 
     fn seen(&self, case: &Case, rounds: &[Round], took: Duration) -> Seen {
-        let mut attempts = Vec::new();
-        for (call, round) in (0_u32..).zip(rounds) {
+        let (mut attempts, mut calls) = (Vec::new(), Vec::new());
+        for round in rounds {
             let mut known = Vec::new();
             for reply in &round.replies {
-                attempts.push(self.attempt(call, reply, &mut known));
+                let meant = self.meant(&reply.request, &mut calls);
+                attempts.push(self.attempt(meant, reply, &mut known));
             }
         }
         attempts.sort_by_key(|attempt| attempt.at);
@@ -187,6 +189,21 @@ impl Runner<'_> {
             stalled: Duration::ZERO,
             log: None,
         }
+    }
+
+    /// Which call a request is an attempt of: that of its key and its caller. Without a key it is one of its own.
+    fn meant(&self, request: &Outgoing, calls: &mut Vec<Option<(String, Vec<HeaderValue>)>>) -> u32 {
+        let caller = request.headers.iter().filter(|(name, _)| {
+            self.plan.credentials.iter().any(|(credential, _)| credential.eq_ignore_ascii_case(name.as_str()))
+        });
+        let caller: Vec<_> = caller.map(|(_, value)| value.clone()).collect();
+        let key = request.keys.first().map(|key| (key.trim_matches('"').to_owned(), caller));
+        let known = calls.iter().position(|call| key.is_some() && *call == key);
+        let place = known.unwrap_or_else(|| {
+            calls.push(key);
+            calls.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
     }
 
     fn attempt(&self, call: u32, reply: &Reply, known: &mut Vec<String>) -> Attempt {

@@ -19,6 +19,8 @@ mod timeline;
 const STYLE: &str = include_str!("page/style.css");
 /// Not even what slips through could load or run anything.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+/// Ids that stand before their title; longer ones are names and stand below it.
+const SHORT_ID: usize = 4;
 /// Of a run without a file of bytes so many attempts are shown.
 const LISTED_ATTEMPTS: usize = 60;
 /// A figure that is a list shows so many values.
@@ -144,28 +146,52 @@ fn row(place: usize, audit: &Audit, finding: &Finding) -> Markup {
                 (finding.severity.meaning())
             } } @else { span.soft { (finding.severity.as_str()) } } }
             td {
-                span.title { code { (clean(&finding.check)) } " " (clean(&finding.title)) }
-                p.message { (clean(&finding.message)) }
-                @if !finding.figures.is_empty() { (figures(&finding.figures)) }
-                @let runs: Vec<usize> = finding.seen.iter().copied().filter(|&n| n < audit.seen.len()).collect();
+                @let short = finding.check.chars().count() <= SHORT_ID;
+                span.title {
+                    @if short { code { (clean(&finding.check)) } " " }
+                    (clean(&finding.title))
+                }
+                p.message { (prose(&finding.message)) }
+                (evidence(place, audit, finding))
+                @if !short { code.name { (clean(&finding.check)) } }
+            }
+        }
+    }
+}
+
+/// What was measured, and where.
+fn evidence(place: usize, audit: &Audit, finding: &Finding) -> Markup {
+    let runs: Vec<usize> = finding.seen.iter().copied().filter(|&run| run < audit.seen.len()).collect();
+    html! {
+        @if !finding.figures.is_empty() || !runs.is_empty() {
+            dl.figures {
+                @for Figure { name, value } in &finding.figures {
+                    div { dt { (clean(name)) } dd { (clean(&self::value(value))) } }
+                }
                 @if !runs.is_empty() {
-                    p.runs.soft { "seen in "
+                    div { dt { "seen in" } dd {
                         @for (nth, run) in runs.iter().enumerate() {
                             @if nth > 0 { ", " }
                             a href=(format!("#a{place}-run-{run}")) { (clean(&audit.seen[*run].scenario)) }
                         }
-                    }
+                    } }
                 }
             }
         }
     }
 }
 
-fn figures(figures: &[Figure]) -> Markup {
+/// A sentence; what stands between backticks in it is text that went over the wire.
+fn prose(text: &str) -> Markup {
+    let text = clean(text);
+    let parts: Vec<&str> = text.split('`').collect();
+    let whole = parts.len() % 2 == 1;
     html! {
-        dl.figures {
-            @for figure in figures { div { dt { (clean(&figure.name)) } dd { (clean(&value(&figure.value))) } } }
-        }
+        @if whole {
+            @for (nth, part) in parts.iter().enumerate() {
+                @if nth % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
     }
 }
 
@@ -191,7 +217,7 @@ fn run(place: usize, number: usize, audit: &Audit, seen: &Seen) -> Markup {
             summary {
                 h3 { (clean(&seen.scenario)) } " "
                 span.soft { (clean(&seen.script)) " · " (requests(seen.attempts.len())) " in "
-                    (format!("{:.1} s", seen.took.as_secs_f64())) (ending(&seen.end)) }
+                    (timeline::seconds(seen.took.as_secs_f64())) (ending(&seen.end)) }
             }
             // The browser opens what is closed around the target of a link.
             div id=(format!("a{place}-run-{number}")) {
@@ -209,6 +235,7 @@ fn requests(count: usize) -> String {
 fn ending(end: &End) -> String {
     match end {
         End::Finished => String::new(),
+        End::Quiet => ", over when nothing more came".to_owned(),
         End::Killed => ", stopped by the watchdog".to_owned(),
         End::SeenEnough => ", stopped when enough was seen".to_owned(),
         End::Exited(code) => format!(", ended with code {code}"),

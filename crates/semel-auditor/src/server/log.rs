@@ -19,6 +19,9 @@ use crate::script::Step;
 /// What a client writes into the body of a call, before its number.
 pub(crate) const MARKER: &str = "semel-audit-";
 
+/// How long an answer may take to be written.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
+
 /// Headers of which only the length is kept.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-api-key"];
 
@@ -177,6 +180,8 @@ impl Log {
                 Ok(Err(_)) | Err(_) => return,
             }
         }
+        // The last answer is on its way.
+        tokio::time::sleep(LAST_ANSWER).await;
     }
 }
 

@@ -194,7 +194,7 @@ impl Client {
     /// `None`: too long to wait.
     fn delay(&self, asked: Option<f64>, retries: u32) -> Option<Duration> {
         let random = f64::from(u32::try_from(spread(chance()) >> 40).unwrap()) / f64::from(1 << 24);
-        let cap = if self.is(Fault::NeverGivesUp) { 1200.0 } else { 8000.0 };
+        let cap = if self.is(Fault::NeverGivesUp) { 1600.0 } else { 8000.0 };
         let step = if self.is(Fault::ConstantDelay) { 0 } else { retries.min(8) };
         let jitter = if self.is(Fault::NoJitter) { 1.0 } else { 0.2 + 1.6 * random };
         let backoff = (BASE_MS * 2_f64.powi(i32::try_from(step).unwrap())).min(cap) * jitter;

@@ -7,7 +7,7 @@ use semel_auditor::audit;
 use semel_auditor::drive::command::Command;
 use tempfile::TempDir;
 
-use super::{AuditOptions, ReportOptions, progress, stop_at_interrupt};
+use super::{AuditOptions, ReportOptions, progress, stop_at_interrupt, whole};
 use crate::exit::{Exit, Failure};
 
 /// Run a command once for each way a server can fail, and judge what it sends
@@ -63,8 +63,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let drive = Arc::new(Command::new(args.command, environment, args.supports));
     let runtime = tokio::runtime::Runtime::new()?;
-    let audit =
-        runtime.block_on(async { audit(drive, settings, progress::bar("audit"), stop_at_interrupt()).await });
+    let stop = runtime.block_on(async { stop_at_interrupt() });
+    let audit = runtime.block_on(audit(drive, settings, progress::bar("audit"), stop.clone()));
     let audit = audit.map_err(|error| Failure::caused(Exit::Failed, &error))?;
-    args.reports.finish(&[audit])
+    args.reports.finish(&[audit])?;
+    whole(&stop)
 }

@@ -11,7 +11,7 @@ use semel_auditor::drive::person::Person;
 use semel_auditor::plan::Planned;
 use semel_auditor::scenario::Scenario;
 
-use super::{AuditOptions, ReportOptions, stop_at_interrupt};
+use super::{AuditOptions, ReportOptions, stop_at_interrupt, whole};
 use crate::exit::{Exit, Failure};
 
 /// How long a person has for one scenario.
@@ -52,9 +52,11 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     let drive = Arc::new(Person::new(Duration::from_secs(args.quiet_s), say));
     let runtime = tokio::runtime::Runtime::new()?;
-    let audit = runtime.block_on(async { audit(drive, settings, counted(), stop_at_interrupt()).await });
+    let stop = runtime.block_on(async { stop_at_interrupt() });
+    let audit = runtime.block_on(audit(drive, settings, counted(), stop.clone()));
     let audit = audit.map_err(|error| Failure::caused(Exit::Failed, &error))?;
-    args.reports.finish(&[audit])
+    args.reports.finish(&[audit])?;
+    whole(&stop)
 }
 
 /// What there is to do, on standard error: standard output is the report's.

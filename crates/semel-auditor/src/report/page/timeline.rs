@@ -148,20 +148,26 @@ fn end(attempt: &Attempt) -> Duration {
     attempt.ended_at.unwrap_or(attempt.at).max(attempt.at)
 }
 
-/// From time to place.
+/// From time to place: from the first attempt, whatever came before it, to the last thing that happened.
 struct Scale {
+    from: Duration,
     seconds: f64,
 }
 
 impl Scale {
-    /// To the last thing that happened.
     fn of(attempts: &[Attempt]) -> Self {
+        let from = attempts.iter().map(|attempt| attempt.at).min().unwrap_or_default();
         let last = attempts.iter().map(end).max().unwrap_or_default();
-        Self { seconds: last.as_secs_f64().max(0.001) }
+        Self { from, seconds: last.saturating_sub(from).as_secs_f64().max(0.001) }
     }
 
     fn x(&self, at: Duration) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * at.as_secs_f64() / self.seconds
+        self.after(at.saturating_sub(self.from).as_secs_f64())
+    }
+
+    /// The place of so many seconds after the first attempt.
+    fn after(&self, seconds: f64) -> f64 {
+        LEFT + (WIDTH - LEFT - RIGHT) * seconds / self.seconds
     }
 
     /// A round step that gives at most ten marks.
@@ -182,7 +188,7 @@ fn axis(scale: &Scale, height: f64) -> Markup {
     let marks = std::iter::successors(Some(0.0), |at| Some(at + step)).take_while(|at| *at <= scale.seconds);
     html! {
         @for at in marks {
-            @let x = place(scale.x(Duration::from_secs_f64(at)));
+            @let x = place(scale.after(at));
             line.axis x1=(x) x2=(x) y1="18" y2=(place(height - 4.0)) {}
             text.faint x=(x) y="12" text-anchor="middle" { (seconds(at)) }
         }
@@ -302,10 +308,12 @@ fn shortened(key: &str) -> String {
 }
 
 /// A length of time in the unit that suits it.
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
         0.0 => "0".to_owned(),
-        small if small < 0.001 => format!("{:.1} ms", small * 1e3),
+        small if small < 0.01 && (small * 1e3 - (small * 1e3).round()).abs() > 0.01 => {
+            format!("{:.1} ms", small * 1e3)
+        }
         small if small < 0.999_5 => format!("{:.0} ms", small * 1e3),
         some if some < 10.0 && (some - some.round()).abs() > 0.000_5 => format!("{some:.2} s"),
         many => format!("{many:.0} s"),
