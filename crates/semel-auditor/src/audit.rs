@@ -237,7 +237,7 @@ impl Run {
     /// Scenarios side by side.
     async fn turn(self: &Arc<Self>, planned: Vec<&'static Planned>) -> io::Result<Vec<Seen>> {
         let places = Arc::new(Semaphore::new(self.settings.together.max(1)));
-        let mut tasks = JoinSet::new();
+        let mut tasks: JoinSet<io::Result<Option<Seen>>> = JoinSet::new();
         for planned in planned {
             let (run, places) = (Arc::clone(self), Arc::clone(&places));
             tasks.spawn(async move {
