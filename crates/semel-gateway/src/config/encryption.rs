@@ -49,9 +49,8 @@ impl EncryptionConfig {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let wrong = || {
-                format!("encryption.keys: line {} is not a name and 64 hexadecimal digits", number + 1)
-            };
+            let wrong =
+                || format!("encryption.keys: line {} is not a name and 64 hexadecimal digits", number + 1);
             let (name, hex) = line.split_once(char::is_whitespace).ok_or_else(wrong)?;
             let key = bytes(hex.trim()).ok_or_else(wrong)?;
             match name {
@@ -60,8 +59,9 @@ impl EncryptionConfig {
                 name => others.push((name, key)),
             }
         }
-        let active = active
-            .ok_or_else(|| format!("encryption.active: no line of encryption.keys is called {:?}", self.active))?;
+        let active = active.ok_or_else(|| {
+            format!("encryption.active: no line of encryption.keys is called {:?}", self.active)
+        })?;
         let refused = |error| format!("encryption.keys: {error}");
         let first = Keyring::new(&self.active, active).map_err(refused)?;
         let mut ring = others
@@ -100,7 +100,12 @@ mod tests {
     const TWO: &str = "0202020202020202020202020202020202020202020202020202020202020202";
 
     fn config(active: &str, hash_keys: bool) -> EncryptionConfig {
-        EncryptionConfig { keys: "unused".to_owned(), active: active.to_owned(), read_plain: false, hash_keys }
+        EncryptionConfig {
+            keys: "unused".to_owned(),
+            active: active.to_owned(),
+            read_plain: false,
+            hash_keys,
+        }
     }
 
     #[test]
