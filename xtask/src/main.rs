@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of this project that are more than one command.
 //!
 //! Not a build system: each task calls cargo, git or nextest and says which call it makes.
-//! Read `ci.rs` first; it runs all the others but `changelog`.
+//! Read `ci.rs` first; it runs all the others but `torture` and `changelog`.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ mod command;
 mod failure;
 mod mutants;
 mod tidy;
+mod torture;
 
 /// The tasks of this project.
 #[derive(Parser)]
@@ -32,6 +33,8 @@ enum Task {
     Tidy,
     /// Puts faults into a copy of the tree and demands that named tests see them
     Mutants(mutants::Options),
+    /// The model, the checker, seeds and kills at length, with a report
+    Torture(torture::Options),
     /// Folds changes/*.md into CHANGELOG.md
     Changelog(changelog::Options),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::Tidy => tidy::run(),
         Task::Mutants(options) => mutants::run(&options),
+        Task::Torture(options) => torture::run(&options),
         Task::Changelog(options) => changelog::run(&options),
     };
     match done {

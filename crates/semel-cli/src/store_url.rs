@@ -16,6 +16,7 @@ use clap::Args;
 use semel::Store;
 use semel::store::Durability;
 use semel::store::memory::MemoryStore;
+use semel::store::sealed::SealedStore;
 use semel_gateway::Config;
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
 use semel_store_postgres::{PostgresConfig, PostgresStore};
@@ -101,9 +102,15 @@ impl fmt::Debug for ServerUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store, making it when it does not exist. With `durability = "none"` a server that may lose everything
-    /// is accepted.
+    /// Opens the store, making it when it does not exist, and encrypts what is stored as the configuration says. With
+    /// `durability = "none"` a server that may lose everything is accepted.
     pub(crate) async fn open(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+        let Some(encryption) = &config.encryption else { return self.open_plain(config).await };
+        let keyring = encryption.keyring().map_err(|refused| Failure::new(Exit::Usage, refused))?;
+        Ok(Arc::new(SealedStore::new(self.open_plain(config).await?, keyring)))
+    }
+
+    async fn open_plain(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
         let unreachable = |error: &dyn std::error::Error| Failure::caused(Exit::Unreachable, error);
         let durability = Durability::from(config.durability);
         match self {

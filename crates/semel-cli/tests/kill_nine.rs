@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use semel_testkit::check::answers::{self, Request, Told as Heard};
 use semel_testkit::client::{Answer, Call, Connection, Load, Raw};
 use semel_testkit::gateway::Gateway;
 use semel_testkit::upstream::{PythonProtocol, Upstream};
@@ -56,10 +57,30 @@ enum Window {
 struct Told {
     outcomes: BTreeMap<String, Answer>,
     doubts: BTreeSet<String>,
+    /// Every request of each key, in order, for the checker.
+    history: BTreeMap<String, Vec<Request>>,
     windows: BTreeMap<Window, usize>,
     rounds: BTreeMap<Window, usize>,
     /// Kills with at least ten requests in flight.
     full_rounds: usize,
+}
+
+impl Told {
+    /// The requests of one key follow each other.
+    fn hear(&mut self, key: &str, answer: Option<&Answer>) {
+        let requests = self.history.entry(key.to_owned()).or_default();
+        let invoked = 2 * u64::try_from(requests.len()).unwrap_or(u64::MAX / 2);
+        let answer = answer.map(|answer| {
+            let essence = format!("{:?}", answer.essence());
+            let heard = match (answer.status, answer.standing()) {
+                (409, _) => Heard::InDoubt,
+                (_, Some("replayed")) => Heard::Replayed(essence),
+                (_, _) => Heard::Executed(essence),
+            };
+            (invoked + 1, heard)
+        });
+        requests.push(Request { invoked, answer });
+    }
 }
 
 struct Shop {
@@ -154,6 +175,7 @@ impl Shop {
         told.full_rounds += usize::from(open >= 10);
         self.gateway.start_again().await;
         self.classify(aim, &sent, &answered, told).await;
+        sent.iter().for_each(|(key, answer)| told.hear(key, answer.as_ref()));
         self.send_again(sent, told).await;
     }
 
@@ -242,6 +264,7 @@ impl Shop {
         let calls = sent.iter().map(|(key, _)| call(self.target, key)).collect();
         let answers = Load { addr: self.gateway.addr(), connections: 8 }.answers(calls).await;
         for ((key, first), answer) in sent.into_iter().zip(answers) {
+            told.hear(&key, Some(&answer));
             match (answer.status, answer.problem().as_deref()) {
                 (201, None) => {
                     assert_eq!(answer.json()["key"], key.as_str(), "another key's answer");
@@ -263,8 +286,14 @@ impl Shop {
         }
     }
 
-    /// What must hold when all rounds are over.
-    async fn balance(&self, told: &Told) {
+    /// What must hold when all rounds are over, and every key was sent once more.
+    async fn balance(&self, told: &mut Told) {
+        let outcomes = told.outcomes.iter().map(|(key, answer)| (key.clone(), Some(answer.clone())));
+        let doubts = told.doubts.iter().map(|key| (key.clone(), None));
+        self.send_again(outcomes.chain(doubts).collect(), told).await;
+        for (key, requests) in &told.history {
+            answers::check(requests).unwrap_or_else(|wrong| panic!("{key}: {wrong}: {requests:?}"));
+        }
         let effects = self.upstream.ledger().per_key();
         let twice: Vec<_> = effects.iter().filter(|(_, effects)| **effects > 1).collect();
         assert!(twice.is_empty(), "effects that happened more than once: {twice:?}");
@@ -301,7 +330,7 @@ async fn fifty_kills_double_no_effect_and_every_unknown_outcome_is_listed() {
         shop.round(round, aim, &mut told).await;
     }
     report(&told, ROUNDS);
-    shop.balance(&told).await;
+    shop.balance(&mut told).await;
     assert!(told.full_rounds >= 30, "only {} kills met ten requests", told.full_rounds);
     for window in [Window::BeforeClaim, Window::SentNotAnswered, Window::AnsweredNotCompleted] {
         let kills = told.rounds.get(&window).copied().unwrap_or(0);
@@ -319,7 +348,7 @@ async fn kills_in_front_of(upstream: Upstream) {
         shop.round(round, Aim::Anywhere, &mut told).await;
     }
     report(&told, ROUNDS);
-    shop.balance(&told).await;
+    shop.balance(&mut told).await;
     assert!(told.full_rounds >= ROUNDS - 2, "only {} kills met ten requests", told.full_rounds);
 }
 

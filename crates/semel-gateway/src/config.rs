@@ -4,6 +4,7 @@
 //! Layers, later over earlier: the profile, `[defaults]`, the route. Next: [`crate::promise`], which says what a
 //! configuration promises.
 
+mod encryption;
 mod route;
 mod text;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 use crate::hooks::Parts;
 
+pub use encryption::EncryptionConfig;
 pub use route::{RouteConfig, TenantConfig, TenantPartConfig};
 pub use text::{FromText, Human, ListenAddr, Parsed};
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub host: Option<HostName>,
     /// Whether logs show a digest instead of the key. Default no.
     pub hash_keys_in_logs: bool,
+    /// Encryption of what is stored. Default none.
+    pub encryption: Option<EncryptionConfig>,
 }
 
 impl Default for Config {
@@ -76,6 +80,7 @@ impl Default for Config {
             upstream_tls: UpstreamTlsConfig::default(),
             host: None,
             hash_keys_in_logs: false,
+            encryption: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use semel::record::{ClaimArgs, Ending};
 use semel::store::{Claimed, CompleteArgs, StoreErrorKind, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Store, Tenant, fingerprint};
 use semel_store_postgres::{OpenErrorKind, PostgresConfig, PostgresStore};
+use semel_testkit::check::Recorder;
 use semel_testkit::server::postgres::PostgresServer;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -38,8 +39,10 @@ async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Callers who claim and complete fresh keys until they are stopped, and never ask twice.
+/// Callers who claim and complete fresh keys until they are stopped, and never ask twice. What they are answered is
+/// recorded.
 struct Load {
+    recorder: Recorder,
     going: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
@@ -49,13 +52,14 @@ struct Load {
 impl Load {
     fn start(store: &Arc<PostgresStore>) -> Self {
         let mut load = Self {
+            recorder: Recorder::new(store.clone()),
             going: Arc::new(AtomicBool::new(true)),
             done: Arc::default(),
             failed: Arc::default(),
             callers: JoinSet::new(),
         };
         for caller in 0..16 {
-            let (store, going) = (Arc::clone(store), Arc::clone(&load.going));
+            let (store, going) = (load.recorder.clone(), Arc::clone(&load.going));
             let (done, failed) = (Arc::clone(&load.done), Arc::clone(&load.failed));
             load.callers.spawn(async move {
                 let mut acknowledged = Vec::new();
@@ -89,19 +93,25 @@ impl Load {
     }
 
     /// Stops it, and looks for every outcome that was acknowledged. Returns how many those were.
-    async fn stop_and_verify(self, store: &PostgresStore) -> usize {
+    async fn stop_and_verify(self, store: &Arc<PostgresStore>) -> usize {
         self.going.store(false, Ordering::SeqCst);
         let acknowledged = timeout(PATIENCE, self.callers.join_all()).await.unwrap().concat();
+        // Also those of which nobody knows whether they were carried out.
+        let after = self.recorder.continued(Arc::clone(store) as Arc<dyn Store>);
+        for operation in self.recorder.history() {
+            after.get(operation.asked.call.id()).await.unwrap();
+        }
         for (id, key) in &acknowledged {
             let record =
-                store.get(id).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged and is lost"));
+                after.get(id).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged and is lost"));
             assert_eq!(record.outcome(), Some(&outcome(key)));
         }
+        after.verify();
         acknowledged.len()
     }
 }
 
-async fn pair(store: &PostgresStore, key: &str) -> Result<RecordId, StoreErrorKind> {
+async fn pair(store: &impl Store, key: &str) -> Result<RecordId, StoreErrorKind> {
     let record = match store.claim(claiming(key)).await.map_err(|error| error.kind())? {
         Claimed::Won(record) => record,
         Claimed::Standing(record) => panic!("a fresh key stands: {record:?}"),
@@ -184,7 +194,7 @@ async fn a_cancelled_wait_for_the_standby_is_unknown() {
     primary.sql("postgres", "SELECT pg_reload_conf()");
     let waits = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
     until("the standby is waited for", async || primary.sql("postgres", waits) == "1").await;
-    pair(&store, "before").await.unwrap();
+    pair(&*store, "before").await.unwrap();
     for end in ["pg_cancel_backend(pid)", "pg_terminate_backend(pid)"] {
         standby.freeze();
         let args = claiming(end);
@@ -248,7 +258,7 @@ async fn no_connection_left_is_unavailable_until_there_is_one() {
     assert_eq!(refused.kind(), OpenErrorKind::Unreachable);
     assert!(refused.to_string().contains("too many clients"), "{refused}");
     drop(others);
-    until("it serves again", async || pair(&store, "k").await.is_ok()).await;
+    until("it serves again", async || pair(&*store, "k").await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

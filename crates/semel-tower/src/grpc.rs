@@ -41,6 +41,7 @@ pub(crate) fn refuse<B>(problem: &Problem) -> Response<Body<B>> {
         Code::Quota => 8,
         Code::StoreUnavailable | Code::UpstreamUnreachable => 14,
         Code::UpstreamFailed => 2,
+        Code::RecordUnreadable => 13,
         Code::UpstreamTimeout | Code::RequestTimeout => 4,
         _ => 3,
     };

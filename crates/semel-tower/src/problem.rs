@@ -105,6 +105,7 @@ pub fn title(code: Code) -> &'static str {
         Code::UpstreamUnreachable => "The upstream cannot be reached",
         Code::UpstreamFailed => "The upstream failed while handling this request",
         Code::UpstreamTimeout => "The upstream did not answer in time",
+        Code::RecordUnreadable => "What is stored under this key cannot be read",
         Code::NotAuthorised => "The caller may not see this outcome",
         _ => "The request is refused",
     }

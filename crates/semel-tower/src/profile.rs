@@ -62,6 +62,7 @@ impl Profile {
             Code::Mismatch => self.mismatch_status,
             Code::InProgress | Code::OutcomeUnknown | Code::AnswerNotKept => 409,
             Code::TenantNotConfigured | Code::TenantUnknown | Code::NotAuthorised => 403,
+            Code::RecordUnreadable => 500,
             Code::StoreUnavailable => 503,
             Code::TooLarge => 413,
             Code::Quota => 429,

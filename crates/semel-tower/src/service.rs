@@ -234,6 +234,12 @@ impl Call {
                 tracing::warn!(error = %error_chain(&error), "the store is unreachable; running unprotected");
                 self.run_unprotected(inner, ready).await
             }
+            Err(error) if error.code() == Code::RecordUnreadable => {
+                tracing::error!(error = %error_chain(&error), "the record cannot be read; refused");
+                let detail = "Something is stored under this key and cannot be read. Nothing was run, and sending \
+                              again changes nothing until the operator of this service has mended it.";
+                Ok(self.refuse(Problem::new(Code::RecordUnreadable, detail), Some(id.key()), Some(&id)))
+            }
             Err(error) => {
                 tracing::error!(error = %error_chain(&error), "the store is unreachable; refused");
                 let detail = "Nothing was run and nothing was stored. Send the same request again, with the same \

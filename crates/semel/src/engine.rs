@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 pub use claim::{Claim, Completion};
 
-use crate::error::{Code, Error, error_chain};
+use crate::error::{Code, Error, code_of, error_chain};
 use crate::event::{Event, Observer, Silent};
 use crate::fingerprint::{Difference, Fingerprint};
 use crate::key::Key;
@@ -219,9 +219,7 @@ impl Engine {
                 Phase::Elsewhere(record) => Some(record.fingerprint),
                 Phase::Over(record) => return Ok(judge(record, ask)),
                 Phase::Unknown => return Ok(Followed::Begun(Begun::Refuse(Refusal::InDoubt(None)))),
-                Phase::Unreadable(reason) => {
-                    return Err(Error::new(Code::StoreUnavailable, reason.clone()));
-                }
+                Phase::Unreadable(code, reason) => return Err(Error::new(*code, reason.clone())),
             };
             if let Some(refusal) = standing.and_then(|standing| refuse_duplicate(&standing, ask)) {
                 return Ok(Followed::Begun(Begun::Refuse(refusal)));
@@ -264,9 +262,10 @@ struct Claiming<'a> {
 
 impl Drop for Claiming<'_> {
     fn drop(&mut self) {
-        self.inner
-            .flights
-            .end(self.flight, Phase::Unreadable("the claim ended without an answer".to_owned()));
+        self.inner.flights.end(
+            self.flight,
+            Phase::Unreadable(Code::StoreUnavailable, "the claim ended without an answer".to_owned()),
+        );
     }
 }
 
@@ -310,7 +309,7 @@ impl Inner {
             }
             Err(error) => {
                 let reason = error_chain(&error);
-                self.flights.end(flight, Phase::Unreadable(reason));
+                self.flights.end(flight, Phase::Unreadable(code_of(&error), reason));
                 Err(error.into())
             }
         }

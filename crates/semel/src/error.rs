@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::key::KeyError;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Whether the same request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +83,13 @@ pub enum Code {
     RecordNotFound,
     /// The record is not in a state that allows what was asked.
     RecordState,
+    /// The record cannot be read: it is damaged, another's, or sealed under a key that is not there.
+    RecordUnreadable,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::KeyRepeated,
@@ -111,6 +113,7 @@ impl Code {
         Self::StoreOpen,
         Self::RecordNotFound,
         Self::RecordState,
+        Self::RecordUnreadable,
     ];
 
     /// The code as printed, its short name, whether to send again, and whose fault it is.
@@ -140,6 +143,7 @@ impl Code {
             Self::StoreOpen => ("SEMEL-0021", "store-open", R::Never, F::Operator),
             Self::RecordNotFound => ("SEMEL-0022", "record-not-found", R::Never, F::Operator),
             Self::RecordState => ("SEMEL-0023", "record-state", R::Never, F::Operator),
+            Self::RecordUnreadable => ("SEMEL-0024", "record-unreadable", R::Never, F::Operator),
         }
     }
 
@@ -208,13 +212,23 @@ impl std::error::Error for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        Self::new(Code::StoreUnavailable, error)
+        Self::new(code_of(&error), error)
     }
 }
 
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         Self::new(Code::KeyInvalid, error)
+    }
+}
+
+/// What cannot be read stands all the same: it is no store that is away, where a route may choose to run unprotected.
+pub(crate) fn code_of(error: &StoreError) -> Code {
+    match error.kind() {
+        StoreErrorKind::Corrupt => Code::RecordUnreadable,
+        StoreErrorKind::Unavailable | StoreErrorKind::Unknown | StoreErrorKind::Full => {
+            Code::StoreUnavailable
+        }
     }
 }
 

@@ -23,6 +23,8 @@
 //! [`crate::record`] has the transitions that a step applies.
 
 pub mod memory;
+#[cfg(feature = "encryption")]
+pub mod sealed;
 pub mod tier;
 
 use std::fmt;

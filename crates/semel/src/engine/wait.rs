@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Inner;
 use crate::digest::Digest;
+use crate::error::Code;
 use crate::fingerprint::Fingerprint;
 use crate::record::{Guard, Record, StateKind};
 use crate::scope::RecordId;
@@ -39,7 +40,7 @@ pub(super) enum Phase {
     /// The effect ran and the store could not be told.
     Unknown,
     /// The store could not be read, for this reason.
-    Unreadable(String),
+    Unreadable(Code, String),
 }
 
 impl Phase {
