@@ -329,6 +329,8 @@ impl RedisCluster {
     /// # Panics
     /// When that is not so within half a minute.
     pub fn settle(&self) {
+        // Until then it does not say what the others are.
+        self.wait_for("every node has read its data", |node| node.info("loading") == "0");
         self.wait_for("replicas follow their masters", |node| {
             node.info("role") == "master" || node.info("master_link_status") == "up"
         });
