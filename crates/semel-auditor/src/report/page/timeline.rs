@@ -12,7 +12,7 @@ use crate::scenario::Seen;
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 70.0;
+const RIGHT: f64 = 110.0;
 const ROW: f64 = 26.0;
 const BAR: f64 = 14.0;
 /// Room for a letter beside the ring of a payment.
