@@ -59,7 +59,7 @@ pub(super) struct SdkArgs {
     #[arg(long, value_name = "FOLDER")]
     logs: Option<PathBuf>,
 
-    /// How many SDKs are audited at a time [default: the number of processors]
+    /// How many SDKs are audited at a time [default: two for each processor]
     #[arg(long, value_name = "NUMBER")]
     parallel: Option<usize>,
 
@@ -81,7 +81,7 @@ pub(super) fn run(args: SdkArgs) -> Result<(), Failure> {
         false => args.names.iter().map(|name| sdk::find(&adapters, name).cloned()).collect(),
     };
     let chosen = chosen.map_err(refused)?;
-    let parallel = args.parallel.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let parallel = args.parallel.or_else(default_parallel).unwrap_or(1);
     let checks: Vec<_> = args.checks.iter().map(|named| named.0).collect();
     let settings = Settings {
         checks: if checks.is_empty() { CHECKS.to_vec() } else { checks },
@@ -100,6 +100,11 @@ pub(super) fn run(args: SdkArgs) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::new(Exit::Failed, format!("{missing} of {count} could not be audited"))),
     }
+}
+
+/// An SDK waits nine tenths of its time.
+fn default_parallel() -> Option<usize> {
+    available_parallelism().ok().map(|processors| processors.get() * 2)
 }
 
 fn refused(error: SdkError) -> Failure {
