@@ -11,6 +11,7 @@
 pub mod plant;
 pub mod row;
 pub mod steps;
+mod symmetry;
 pub mod world;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -110,7 +111,7 @@ impl Model for Machine {
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
         let mut next = world.clone();
         self.take(&mut next, step);
-        (next != *world).then_some(next)
+        (next != *world).then(|| symmetry::representative(next, self.shape))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

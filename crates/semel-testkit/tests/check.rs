@@ -200,6 +200,15 @@ fn a_claim_that_takes_a_live_lease_is_found_and_one_that_takes_a_lapsed_one_is_n
 }
 
 #[test]
+fn a_first_claim_that_says_it_is_the_second_is_found() {
+    let mut tale = Tale::default();
+    let (operation, mut record) = tale.wins_at(at(0), None);
+    record.generation = 2;
+    tale.answer(operation, Answer::Claimed(Claimed::Won(record)));
+    assert_eq!(tale.violation().answered.len(), 1);
+}
+
+#[test]
 fn a_token_that_repeats_is_found() {
     let mut tale = Tale::default();
     let record = tale.wins(at(0));

@@ -19,7 +19,7 @@ pub(super) const RETENTION: u8 = 2;
 pub(super) const DOUBT_RETENTION: u8 = 2;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
     /// The newest claim's.
     pub guard: Held,
@@ -39,7 +39,7 @@ pub struct Held {
 }
 
 /// A state in three bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they are the states of a record")]
 pub enum Stands {
     InFlight { lease_until: u8, execute_until: u8 },

@@ -21,7 +21,7 @@ pub struct Shape {
 }
 
 /// Everything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct World {
     /// The store's clock.
     pub now: u8,
@@ -42,7 +42,7 @@ pub struct World {
 }
 
 /// One executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Executor {
     /// How often it asked.
     pub asked: u8,
@@ -51,7 +51,7 @@ pub struct Executor {
 }
 
 /// What an executor does. A pause is doing nothing for a while, in any of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Doing {
     /// Nothing.
     Idle,
@@ -100,7 +100,7 @@ pub enum Sent {
 }
 
 /// What the judge remembers of a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Judged {
     /// The newest token that was won.
     pub newest: u8,
@@ -111,7 +111,7 @@ pub struct Judged {
 }
 
 /// What must not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they say it")]
 pub enum Broken {
     StaleWrite,
