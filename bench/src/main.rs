@@ -7,6 +7,7 @@
 mod client;
 mod driver;
 mod floor;
+mod gateway;
 mod plain;
 mod postgres;
 mod redis;
@@ -28,6 +29,14 @@ struct Arguments {
 enum What {
     /// The client: its cost when all goes well, and a crowd of them when nothing does.
     Client(client::Arguments),
+    /// The gateway beside a bare proxy and nginx, with each store.
+    Gateway(gateway::Arguments),
+    /// One of the processes of that: the upstream, the callers, the bare proxy.
+    #[command(hide = true)]
+    GatewayPart {
+        #[command(subcommand)]
+        part: gateway::Part,
+    },
     /// The embedded store beside an append-only log and a plain SQLite table, both with group commit.
     Store(store::Arguments),
     /// The Redis store beside pipelined SET NX and SET through the same driver, on a server of its own.
@@ -43,8 +52,15 @@ enum What {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let what = Arguments::parse().what;
+    let what = match what {
+        What::Gateway(arguments) => return gateway::run(&arguments),
+        What::GatewayPart { part } => return gateway::run_part(part),
+        what => what,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match Arguments::parse().what {
+    match what {
+        What::Gateway(_) | What::GatewayPart { .. } => unreachable!("they have runtimes of their own"),
         What::Client(arguments) => runtime.block_on(client::run(arguments)),
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
         What::Redis(arguments) => runtime.block_on(redis::run(arguments)),

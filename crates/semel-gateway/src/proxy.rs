@@ -375,6 +375,9 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
 
 /// Whether some server may read the path as another one than is written: routes are decided by what is written.
 fn has_dot_segment(path: &str) -> bool {
+    if !path.contains(['.', '%']) {
+        return false;
+    }
     let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
     path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }

@@ -1,0 +1,90 @@
+//! The upstream that every request ends at: 201 with 1 KiB, and a ledger of how often each key took effect.
+//!
+//! A process of its own, so that its CPU time is not the gateway's. `GET /ledger` tells the ledger.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::error::Error;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+/// Length of an answer.
+pub(super) const ANSWER_BYTES: usize = 1024;
+
+/// What happened at the upstream.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Ledger {
+    /// Effects, keyed or not.
+    pub(super) effects: u64,
+    /// Keys that took effect more than once.
+    pub(super) doubled: u64,
+}
+
+#[derive(Default)]
+struct Book {
+    ledger: Ledger,
+    by_key: HashMap<Box<[u8]>, u32>,
+}
+
+/// Serves until it is killed; its first line of output is its port.
+pub(super) async fn run() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    println!("{}", listener.local_addr()?.port());
+    let book = Rc::new(RefCell::new(Book::default()));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let book = Rc::clone(&book);
+        let service = service_fn(move |request| answer(Rc::clone(&book), request));
+        tokio::task::spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+async fn answer(
+    book: Rc<RefCell<Book>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    if head.method == Method::GET {
+        let ledger = serde_json::to_vec(&book.borrow().ledger).expect("numbers are JSON");
+        return Ok(Response::new(Full::new(ledger.into())));
+    }
+    // A request that breaks off is seen by its caller.
+    let _ = body.collect().await;
+    let key = head.headers.get("idempotency-key");
+    let number = {
+        let mut book = book.borrow_mut();
+        book.ledger.effects += 1;
+        if let Some(key) = key {
+            let times = book.by_key.entry(key.as_bytes().into()).or_default();
+            *times += 1;
+            let again = u64::from(*times == 2);
+            book.ledger.doubled += again;
+        }
+        book.ledger.effects
+    };
+    if let Some(pause) = head.headers.get("x-pause-ms").and_then(|value| value.to_str().ok()?.parse().ok()) {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    let key = key.map_or("none", |key| key.to_str().unwrap_or("odd"));
+    let mut text = format!(r#"{{"key":"{key}","number":{number:012},"filling":""#);
+    text.extend(std::iter::repeat_n('x', ANSWER_BYTES - text.len() - 2));
+    text.push_str("\"}");
+    let answer = Response::builder()
+        .status(201)
+        .header("content-type", "application/json")
+        .header("location", format!("/charges/{number}"))
+        .body(Full::new(text.into()));
+    Ok(answer.expect("the parts are valid"))
+}
