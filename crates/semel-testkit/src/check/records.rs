@@ -170,12 +170,12 @@ impl Records {
             (Step::Write(record), Call::Claim(args)) => {
                 let mut tokens: Vec<Token> = self.claims.get(&args.attempt).map_or(Vec::new(), |claims| {
                     let fits = |(guard, at): &(Guard, Timestamp)| {
-                        (*at == now && guard.token >= record.guard.token).then_some(guard.token)
+                        (*at == now && guard.token > state.last).then_some(guard.token)
                     };
                     claims.iter().filter_map(fits).collect()
                 });
                 if tokens.is_empty() {
-                    tokens.push(record.guard.token);
+                    tokens.push(Token(state.last.0 + 1));
                 }
                 let with = |token| {
                     let guard = Guard { token, attempt: args.attempt };
@@ -241,8 +241,8 @@ fn shown_time(operation: &Operation) -> Option<Timestamp> {
 fn fits(state: &State, step: Step, answer: &Answer) -> Option<State> {
     match (step, answer) {
         (Step::Write(mut record), Answer::Claimed(Claimed::Won(won))) => {
-            // The store may know a newer token, from another record.
-            if won.guard.token < record.guard.token {
+            // Tokens grow and never repeat (S2). That they follow the clock is the transitions' way, not every store's.
+            if won.guard.token <= state.last {
                 return None;
             }
             record.guard.token = won.guard.token;
