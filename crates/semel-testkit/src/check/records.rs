@@ -91,6 +91,8 @@ pub struct Records {
     writes: HashMap<(Token, AttemptId), Vec<Seen>>,
     /// The highest generation that was seen.
     generations: u32,
+    /// When records were taken over: each was in doubt then, and not forgotten.
+    takeovers: Vec<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,9 @@ impl Records {
         }
         for record in operations.iter().filter_map(|operation| operation.answer.as_ref()?.1.record()) {
             records.generations = records.generations.max(record.generation);
+            if record.generation > 1 && !records.takeovers.contains(&record.claimed_at) {
+                records.takeovers.push(record.claimed_at);
+            }
             let claim = (record.guard, record.claimed_at);
             let claims = records.claims.entry(record.guard.attempt).or_default();
             if !claims.contains(&claim) {
@@ -162,6 +167,17 @@ impl Records {
             }
             Call::Release(_) | Call::Import(_) | Call::Get(_) => Vec::new(),
         }
+    }
+
+    /// When a call that was never seen may have been carried out to leave the doubt that was taken over later.
+    fn before_takeovers(&self, call: &Call) -> Vec<Timestamp> {
+        let by = match call {
+            Call::Claim(args) => args.lease.min(args.max_execution),
+            Call::Renew(args) => args.lease,
+            Call::Doubt(_) => Duration::ZERO,
+            Call::Complete(_) | Call::Release(_) | Call::Import(_) | Call::Get(_) => return Vec::new(),
+        };
+        self.takeovers.iter().filter_map(|at| earlier(*at, by)).collect()
     }
 
     /// What a call without an answer leaves behind at `now`; `None` when it changes nothing.
@@ -276,7 +292,11 @@ impl Specification for Records {
         let (_, answer) = operation.answer.as_ref()?;
         let window = &operation.asked.window;
         let [first, second] = state.thresholds();
-        let mut times = [shown_time(operation), Some(*window.start()), first, second, None];
+        let imported = match &operation.asked.call {
+            Call::Import(record) => record.expires_at(),
+            _ => None,
+        };
+        let mut times = [shown_time(operation), Some(*window.start()), first, second, imported];
         if let (Call::Renew(args), Some(record)) = (&operation.asked.call, &state.record)
             && let Stands::InFlight { execute_until, .. } = record.state
         {
@@ -298,12 +318,14 @@ impl Specification for Records {
         let mut effects: Vec<State> = self
             .shown_times(call)
             .into_iter()
+            .chain(self.before_takeovers(call))
             .filter(|now| window.contains(now))
             .flat_map(|now| self.effect(state, call, now))
             .collect();
         // What is never seen matters only by what it makes room for, and then the earliest is best.
         let [first, second] = state.thresholds();
-        let unseen = [Some(start), first, second]
+        let imported = if let Call::Import(record) = call { record.expires_at() } else { None };
+        let unseen = [Some(start), first, second, imported]
             .into_iter()
             .flatten()
             .filter(|now| window.contains(now))
