@@ -91,6 +91,8 @@ pub struct Records {
     writes: HashMap<(Token, AttemptId), Vec<Seen>>,
     /// The highest generation that was seen.
     generations: u32,
+    /// When records were taken over: each was in doubt then, and not forgotten.
+    takeovers: Vec<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,9 @@ impl Records {
         }
         for record in operations.iter().filter_map(|operation| operation.answer.as_ref()?.1.record()) {
             records.generations = records.generations.max(record.generation);
+            if record.generation > 1 && !records.takeovers.contains(&record.claimed_at) {
+                records.takeovers.push(record.claimed_at);
+            }
             let claim = (record.guard, record.claimed_at);
             let claims = records.claims.entry(record.guard.attempt).or_default();
             if !claims.contains(&claim) {
@@ -164,18 +169,29 @@ impl Records {
         }
     }
 
+    /// When a call that was never seen may have been carried out to leave the doubt that was taken over later.
+    fn before_takeovers(&self, call: &Call) -> Vec<Timestamp> {
+        let by = match call {
+            Call::Claim(args) => args.lease.min(args.max_execution),
+            Call::Renew(args) => args.lease,
+            Call::Doubt(_) => Duration::ZERO,
+            Call::Complete(_) | Call::Release(_) | Call::Import(_) | Call::Get(_) => return Vec::new(),
+        };
+        self.takeovers.iter().filter_map(|at| earlier(*at, by)).collect()
+    }
+
     /// What a call without an answer leaves behind at `now`; `None` when it changes nothing.
     fn effect(&self, state: &State, call: &Call, now: Timestamp) -> Vec<State> {
         match (call.step(state.record(), state.last, now), call) {
             (Step::Write(record), Call::Claim(args)) => {
                 let mut tokens: Vec<Token> = self.claims.get(&args.attempt).map_or(Vec::new(), |claims| {
                     let fits = |(guard, at): &(Guard, Timestamp)| {
-                        (*at == now && guard.token >= record.guard.token).then_some(guard.token)
+                        (*at == now && guard.token > state.last).then_some(guard.token)
                     };
                     claims.iter().filter_map(fits).collect()
                 });
                 if tokens.is_empty() {
-                    tokens.push(record.guard.token);
+                    tokens.push(Token(state.last.0 + 1));
                 }
                 let with = |token| {
                     let guard = Guard { token, attempt: args.attempt };
@@ -241,8 +257,8 @@ fn shown_time(operation: &Operation) -> Option<Timestamp> {
 fn fits(state: &State, step: Step, answer: &Answer) -> Option<State> {
     match (step, answer) {
         (Step::Write(mut record), Answer::Claimed(Claimed::Won(won))) => {
-            // The store may know a newer token, from another record.
-            if won.guard.token < record.guard.token {
+            // Tokens grow and never repeat (S2). That they follow the clock is the transitions' way, not every store's.
+            if won.guard.token <= state.last {
                 return None;
             }
             record.guard.token = won.guard.token;
@@ -276,7 +292,11 @@ impl Specification for Records {
         let (_, answer) = operation.answer.as_ref()?;
         let window = &operation.asked.window;
         let [first, second] = state.thresholds();
-        let mut times = [shown_time(operation), Some(*window.start()), first, second, None];
+        let imported = match &operation.asked.call {
+            Call::Import(record) => record.expires_at(),
+            _ => None,
+        };
+        let mut times = [shown_time(operation), Some(*window.start()), first, second, imported];
         if let (Call::Renew(args), Some(record)) = (&operation.asked.call, &state.record)
             && let Stands::InFlight { execute_until, .. } = record.state
         {
@@ -298,12 +318,14 @@ impl Specification for Records {
         let mut effects: Vec<State> = self
             .shown_times(call)
             .into_iter()
+            .chain(self.before_takeovers(call))
             .filter(|now| window.contains(now))
             .flat_map(|now| self.effect(state, call, now))
             .collect();
         // What is never seen matters only by what it makes room for, and then the earliest is best.
         let [first, second] = state.thresholds();
-        let unseen = [Some(start), first, second]
+        let imported = if let Call::Import(record) = call { record.expires_at() } else { None };
+        let unseen = [Some(start), first, second, imported]
             .into_iter()
             .flatten()
             .filter(|now| window.contains(now))
