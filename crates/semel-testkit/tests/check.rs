@@ -296,7 +296,7 @@ async fn one_answer_swapped_in_a_history_that_happened_is_found() {
         let found = check(history).expect_err("a lie was believed");
         assert_eq!(found.len(), 1, "seed {seed}");
         assert_eq!(Some(&found[0].id), lied.as_ref(), "seed {seed}");
-        assert!(found[0].proven && found[0].answered.len() <= 8, "seed {seed}: {}", found[0]);
+        assert!(found[0].proven, "seed {seed}: {}", found[0]);
     }
 }
 

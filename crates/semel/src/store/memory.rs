@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::digest::Digest;
 use crate::record::{self, Guard, Record, StateKind, Step, Token};
 use crate::scope::RecordId;
@@ -45,17 +45,20 @@ impl MemoryStore {
         Self { clock, shelf: Mutex::default() }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The clock is read under the lock: a step that read it before would come after later ones with an earlier time.
+    fn open(&self) -> (MutexGuard<'_, Shelf>, Timestamp) {
+        let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        (shelf, now)
     }
 
     fn write(
         &self,
         id: &RecordId,
-        transition: impl FnOnce(Option<Record>) -> Step,
+        transition: impl FnOnce(Option<Record>, Timestamp) -> Step,
     ) -> Result<Written, StoreError> {
-        let mut shelf = self.shelf();
-        let step = transition(shelf.find(id)?);
+        let (mut shelf, now) = self.open();
+        let step = transition(shelf.find(id)?, now);
         Ok(match step {
             Step::Write(record) => {
                 shelf.put(record.clone());
@@ -124,8 +127,7 @@ impl Store for MemoryStore {
     }
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
-        let now = self.clock.now();
-        let mut shelf = self.shelf();
+        let (mut shelf, now) = self.open();
         let claimed =
             shelf.find(&args.id).map(|current| match record::claim(current, &args, shelf.last, now) {
                 Step::Write(record) => {
@@ -140,45 +142,39 @@ impl Store for MemoryStore {
     }
 
     fn renew(&self, args: RenewArgs) -> StoreFuture<'_, Written> {
-        let now = self.clock.now();
-        ready(self.write(&args.id, |current| record::renew(current, args.guard, args.lease, now)))
+        ready(self.write(&args.id, |current, now| record::renew(current, args.guard, args.lease, now)))
     }
 
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
-        let now = self.clock.now();
-        ready(self.write(&args.id, |current| {
+        ready(self.write(&args.id, |current, now| {
             record::complete(current, args.guard, args.ending, args.retention, now)
         }))
     }
 
     fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
-        let now = self.clock.now();
-        ready(self.write(&args.id, |current| record::doubt(current, args.guard, args.cause, now)))
+        ready(self.write(&args.id, |current, now| record::doubt(current, args.guard, args.cause, now)))
     }
 
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
-        let now = self.clock.now();
-        ready(self.write(&args.id, |current| record::release(current, args.guard, args.from, now)))
+        ready(self.write(&args.id, |current, now| record::release(current, args.guard, args.from, now)))
     }
 
     fn import(&self, record: Record) -> StoreFuture<'_, Written> {
         if record.state.kind() == StateKind::InFlight {
             return ready(Err(refuse_live_import()));
         }
-        let now = self.clock.now();
         let id = record.id.clone();
-        ready(self.write(&id, |current| record::import(current, record, now)))
+        ready(self.write(&id, |current, now| record::import(current, record, now)))
     }
 
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
-        let now = self.clock.now();
-        ready(self.shelf().find(id).map(|found| found.and_then(|record| record.at(now))))
+        let (shelf, now) = self.open();
+        ready(shelf.find(id).map(|found| found.and_then(|record| record.at(now))))
     }
 
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
-        let now = self.clock.now();
+        let (shelf, now) = self.open();
         let after = args.cursor.clone().unwrap_or_default();
-        let shelf = self.shelf();
         let mut matching = shelf
             .records
             .iter()
@@ -198,8 +194,7 @@ impl Store for MemoryStore {
     }
 
     fn purge(&self, limit: usize) -> StoreFuture<'_, usize> {
-        let now = self.clock.now();
-        let mut shelf = self.shelf();
+        let (mut shelf, now) = self.open();
         let expired: Vec<Digest> = shelf
             .records
             .iter()
@@ -216,8 +211,7 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, id: &RecordId, seen: Guard) -> StoreFuture<'_, ()> {
-        let mut shelf = self.shelf();
-        let now = self.clock.now();
+        let (mut shelf, now) = self.open();
         let unchanged = match shelf.find(id) {
             Ok(found) => found
                 .and_then(|record| record.at(now))
@@ -270,8 +264,8 @@ mod tests {
             let Claimed::Won(record) = store.claim(claim).await.unwrap() else { panic!("it stands") };
             drop(store.watch(&id, record.guard));
         }
-        assert_eq!(store.shelf().watchers.len(), 100);
+        assert_eq!(store.open().0.watchers.len(), 100);
         store.purge(10).await.unwrap();
-        assert_eq!(store.shelf().watchers.len(), 0);
+        assert_eq!(store.open().0.watchers.len(), 0);
     }
 }
