@@ -6,7 +6,7 @@
 //! restated here: [`records`] asks the pure transitions of [`semel::record`].
 //!
 //! Not a generator of load: put a [`Recorder`] around any store and run what you like. Next: [`history`] (what is
-//! recorded), [`search`] (how an order is looked for), [`shrink`] (how a history that has none is made small).
+//! recorded), [`mod@search`] (how an order is looked for), [`mod@shrink`] (how a history that has none is made small).
 
 pub mod answers;
 pub mod history;

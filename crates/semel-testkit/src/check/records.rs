@@ -4,7 +4,7 @@
 //! The store's clock is not seen, only the window in which a call read it. So a step is tried at each time that can
 //! make a difference: the one its answer shows, the start of its window, and each at which the record lapses or expires.
 //!
-//! Next: [`super::search`], which asks this.
+//! Next: [`mod@super::search`], which asks this.
 
 use std::collections::HashMap;
 use std::fmt;
