@@ -6,7 +6,7 @@
 use super::search::{Bad, Operation, Specification, Verdict, search};
 
 /// Configurations that one attempt at leaving something out may cost.
-const BUDGET: usize = 1_000;
+const BUDGET: usize = 8_000;
 
 /// A small history, and where it begins.
 #[derive(Clone, Debug)]
