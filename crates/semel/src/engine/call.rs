@@ -20,11 +20,7 @@ pub(super) type Call<T> = Detached<Result<T, StoreError>>;
 
 impl Inner {
     /// Calls the store and tells how long it took.
-    async fn carry_out<T, F>(
-        self: Arc<Self>,
-        method: &'static str,
-        call: F,
-    ) -> Result<T, StoreError>
+    async fn carry_out<T, F>(self: Arc<Self>, method: &'static str, call: F) -> Result<T, StoreError>
     where
         F: for<'a> FnOnce(&'a dyn Store) -> StoreFuture<'a, T>,
     {
@@ -128,10 +124,7 @@ impl Inner {
 }
 
 /// What a call answered; `None` when it is not done yet.
-pub(super) async fn in_time<T: Send>(
-    call: &mut Call<T>,
-    limit: Duration,
-) -> Option<Result<T, StoreError>> {
+pub(super) async fn in_time<T: Send>(call: &mut Call<T>, limit: Duration) -> Option<Result<T, StoreError>> {
     tokio::time::timeout(limit, call).await.ok().map(answer)
 }
 

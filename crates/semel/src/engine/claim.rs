@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::call::{self, Call};
 use super::renew::{Kept, Lease};
 use super::wait::{Flight, Phase};
-use super::Inner;
 use crate::backoff::{self, Backoff};
 use crate::error::error_chain;
 use crate::event::Event;
