@@ -283,7 +283,7 @@ pub(crate) fn read(base: &Path, folded: u64, synced: bool) -> Result<Found, Faul
         if synced && found.entries.get(first).is_some_and(|(entry, _)| *entry > next) {
             return Err(damaged("does not go on where the tables or the file before it end"));
         }
-        let end = found.entries.last().map_or(0, |(entry, _)| entry + 1);
+        let end = found.entries.last().map_or(0, |(entry, _)| entry.saturating_add(1));
         next = next.max(end);
         found.closed.push(Closed { path, end });
         found.next_file = number + 1;
@@ -307,11 +307,13 @@ fn read_frames(number: u64, bytes: &[u8], entries: &mut Vec<(u64, Entry)>) -> Re
     let mut offset = 0;
     while let Some((first, mut rest)) = frame_at(number, bytes, offset) {
         offset += HEADER_BYTES + rest.len();
-        for entry in first.. {
-            entries.push((entry, Entry::read(&mut rest)?));
+        let mut number = first;
+        loop {
+            entries.push((number, Entry::read(&mut rest)?));
             if !rest.has_remaining() {
                 break;
             }
+            number = number.checked_add(1).ok_or_else(|| Fault::damaged("the number of an entry"))?;
         }
     }
     Ok(offset)
@@ -331,3 +333,6 @@ fn frame_at(number: u64, bytes: &[u8], offset: usize) -> Option<(u64, &[u8])> {
 fn continues(number: u64, bytes: &[u8], offset: usize) -> bool {
     (offset + 1..bytes.len()).any(|at| frame_at(number, bytes, at).is_some())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub mod conformance;
 #[cfg(feature = "net")]
 pub mod fault_proxy;
 pub mod faulty_store;
+pub mod fuzz;
+pub mod seeded;
 
 #[cfg(feature = "http")]
 pub mod certificates;
