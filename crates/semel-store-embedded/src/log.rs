@@ -117,6 +117,15 @@ impl Spare {
         Ok(())
     }
 
+    /// Gives the file away as the one at `path`; `None` when there is none. One step: as soon as it is taken, the next
+    /// one may be made where it lies.
+    fn take(&self, path: &Path) -> io::Result<Option<File>> {
+        let mut slot = self.slot();
+        let Some(file) = slot.take() else { return Ok(None) };
+        fs::rename(&self.path, path)?;
+        Ok(Some(file))
+    }
+
     /// Ends it with the store.
     pub(crate) fn remove(&self) {
         if self.slot().take().is_some() {
@@ -186,13 +195,11 @@ impl Log {
     /// Nobody knows whether the next file survives a power cut.
     pub(crate) fn turn_over(&mut self) -> io::Result<Option<Closed>> {
         let path = path_of(&self.base, self.number + 1);
-        let spare = self.spare.slot().take();
+        let Ok(spare) = self.spare.take(&path) else { return Ok(None) };
         let filled = spare.is_some();
-        let file = match spare {
-            Some(file) => fs::rename(&self.spare.path, &path).map(|()| file),
-            None => private().truncate(true).open(&path),
+        let Ok(file) = spare.map_or_else(|| private().truncate(true).open(&path), Ok) else {
+            return Ok(None);
         };
-        let Ok(file) = file else { return Ok(None) };
         let closed = Closed { path: path_of(&self.base, self.number), end: self.next };
         (self.file, self.filled, self.number, self.length) = (file, filled, self.number + 1, 0);
         self.sync_folder()?;

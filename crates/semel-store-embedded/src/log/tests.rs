@@ -1,7 +1,8 @@
-//! Frames and entries from bytes that no store wrote.
+//! Frames and entries from bytes that no store wrote, and spare files that are made while one is taken.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use semel::clock::Timestamp;
@@ -115,5 +116,35 @@ fn a_log_of_any_bytes_is_read_to_where_its_frames_end() {
         assert!(frame_at(4, &framed, 0).is_none());
         assert!(frame_at(3, &[b"x".as_slice(), &framed].concat(), 1).is_none());
         ends.join(", ")
+    });
+}
+
+#[test]
+fn a_spare_that_is_made_while_another_is_taken_leaves_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("store");
+    let spare = Arc::new(Spare::new(&base));
+    let mut log = Log::begin(&base, 1, 0, true, Arc::clone(&spare)).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                spare.make().unwrap();
+            }
+        });
+        for number in 2..12 {
+            while spare.slot().is_none() {
+                std::thread::yield_now();
+            }
+            assert!(log.turn_over().unwrap().is_some());
+            assert!(log.append(b"claims", 1).is_ok());
+            // The next one is there, so nobody writes to the first any more.
+            while spare.slot().is_none() {
+                std::thread::yield_now();
+            }
+            let bytes = fs::read(path_of(&base, number)).unwrap();
+            assert_eq!(frame_at(number, &bytes, 0), Some((number - 2, &b"claims"[..])));
+        }
+        ended.store(true, Ordering::Relaxed);
     });
 }
