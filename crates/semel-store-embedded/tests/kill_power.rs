@@ -196,6 +196,16 @@ async fn check(files: &BTreeMap<String, Vec<u8>>, said: &Said, bytes: usize) -> 
     Ok(())
 }
 
+/// Keeps what shows a fault.
+fn keep(trace: &Path, files: &BTreeMap<String, Vec<u8>>) -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("semel-power-cut-").tempdir().unwrap().keep();
+    fs::copy(trace, folder.join("trace")).unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+    folder
+}
+
 /// Cuts the power at `cuts` moments of a trace.
 async fn cut(powered: &Powered, cuts: usize, what: &str) {
     let steps = steps(&powered.shim.trace());
@@ -218,6 +228,8 @@ async fn cut(powered: &Powered, cuts: usize, what: &str) {
             continue;
         }
         if let Err(wrong) = check(&files, &said, powered.bytes).await {
+            let kept = keep(&powered.shim.trace(), &files);
+            let wrong = format!("{wrong}; trace and image are in {}", kept.display());
             panic!("{what}, SEMEL_SEED={seed}, cut after step {moment} of {}: {wrong}", steps.len());
         }
     }
