@@ -1,5 +1,6 @@
-//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, and the kills; a report at the
-//! end. `--quick` takes two minutes and leaves the kills out.
+//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, the kills, and at length what
+//! the tests do in small: fuzz targets, two tenants, power cuts, the wind tunnel; a report at the end. `--quick` takes
+//! two minutes and leaves all but the first three out.
 //!
 //! Not part of `ci`, which runs the same in small as tests. The model, the checker and the seeds are the program
 //! `semel-torture` of the testkit.
@@ -14,25 +15,51 @@ pub(crate) struct Options {
     /// The small model, fewer calls and seeds, no kills
     #[arg(long)]
     quick: bool,
+    /// What random inputs, moments and winds are made from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 const MODEL: &str = "cargo run --release --locked -p semel-testkit --features model --bin semel-torture --";
 const KILLS: &str = "cargo nextest run --locked --all-features -p semel-cli -p semel-store-embedded \
                      -p semel-store-postgres -p semel-store-redis";
+/// Tests whose size is in the environment: what they are called, which they are, how large here.
+type AtLength = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+const AT_LENGTH: [AtLength; 4] = [
+    (
+        "fuzz",
+        "binary(fuzz) | test(/any_bytes_are_damaged|log_of_any_bytes/)",
+        &[("SEMEL_FUZZ_INPUTS", "1000000")],
+    ),
+    ("two tenants", "binary(gateway_two_tenants)", &[("SEMEL_TENANT_OPERATIONS", "1000000")]),
+    ("power cuts", "binary(kill_power)", &[("SEMEL_POWER_CUTS", "5000")]),
+    ("wind tunnel", "binary(kill_wind)", &[("SEMEL_WIND_ROUNDS", "100"), ("SEMEL_WIND_NETWORK", "1")]),
+];
+const TESTS: &str = "cargo nextest run --locked --all-features --workspace --profile torture";
 
-fn parts(quick: bool) -> Vec<(&'static str, Command)> {
+fn at_length(seed: u64) -> impl Iterator<Item = (&'static str, Command)> {
+    AT_LENGTH.iter().map(move |(name, tests, sizes)| {
+        let command = Command::new(TESTS).arg("-E").arg(*tests).env("SEMEL_SEED", seed.to_string());
+        (*name, sizes.iter().fold(command, |command, (size, value)| command.env(size, *value)))
+    })
+}
+
+fn parts(quick: bool, seed: u64) -> Vec<(&'static str, Command)> {
     if quick {
         return vec![("model, checker, seeds", Command::new(MODEL).arg("--quick"))];
     }
-    vec![
+    let kills = "binary(/^(kill_|crash)/) - binary(/^kill_(power|wind)$/)";
+    let mut parts = vec![
         ("model, checker, seeds", Command::new(MODEL)),
-        ("kills", Command::new(KILLS).arg("-E").arg("binary(/^(kill_|crash)/)")),
-    ]
+        ("kills", Command::new(KILLS).arg("-E").arg(kills)),
+    ];
+    parts.extend(at_length(seed));
+    parts
 }
 
 pub(crate) fn run(options: &Options) -> Done {
     let mut report: Vec<(&str, bool, Took)> = Vec::new();
-    for (name, command) in parts(options.quick) {
+    for (name, command) in parts(options.quick, options.seed) {
         println!("torture: {name}: {command}");
         let watch = Stopwatch::start();
         let done = command.run();
@@ -41,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Done {
         }
         report.push((name, done.is_ok(), watch.read()));
     }
-    println!();
+    println!("\nseed {}", options.seed);
     for (name, ok, took) in &report {
         println!("{:<24} {:<6} {took}", name, if *ok { "ok" } else { "FAULT" });
     }
@@ -57,9 +84,10 @@ mod tests {
 
     #[test]
     fn quick_is_a_part_of_the_whole_without_kills() {
-        let (quick, whole) = (parts(true), parts(false));
-        assert_eq!((quick.len(), whole.len()), (1, 2));
+        let (quick, whole) = (parts(true, 7), parts(false, 7));
+        assert_eq!((quick.len(), whole.len()), (1, 6));
         assert!(quick[0].1.to_string().ends_with("-- --quick"));
         assert!(whole[1].1.to_string().contains("kill_"));
+        assert!(whole[5].1.to_string().contains("SEMEL_SEED=7"));
     }
 }

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use semel_testkit::client::Raw;
 use semel_testkit::gateway::Gateway;
-use semel_testkit::upstream::{Tap, Tapped};
+use semel_testkit::upstream::{Reading, Tap, Tapped};
+
+#[path = "gateway_smuggling/http2.rs"]
+mod http2;
+#[path = "gateway_smuggling/more.rs"]
+mod more;
 
 const SEMEL: &str = env!("CARGO_BIN_EXE_semel");
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -253,11 +258,13 @@ fn fault(expected: Expected, seen: &[Result<Tapped, String>]) -> Option<String> 
     }
 }
 
-async fn play_all(key: &str) {
-    let tap = Tap::start().await.expect("the tap listens");
+async fn play_all(key: &str, reading: Reading) {
+    let tap = Tap::reading(reading).await.expect("the tap listens");
     let gateway = Gateway::start(SEMEL, &tap.url()).await;
     let mut faults = Vec::new();
-    for (nth, Trick { name, expected, request_line, rest }) in tricks().into_iter().enumerate() {
+    for (nth, Trick { name, expected, request_line, rest }) in
+        tricks().into_iter().chain(more::tricks()).enumerate()
+    {
         let key = if key.is_empty() { String::new() } else { format!("Idempotency-Key: {key}-{nth}\r\n") };
         let bytes = format!("{request_line}\r\nHost: api\r\n{key}{rest}");
         let answered = play(&gateway, bytes.as_bytes()).await;
@@ -275,12 +282,62 @@ async fn play_all(key: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_keyed_request_hides_another() {
-    play_all("k").await;
+    play_all("k", Reading::Strict).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_unkeyed_request_hides_another() {
-    play_all("").await;
+    play_all("", Reading::Strict).await;
+}
+
+/// A server that takes what it can get is asked no more than a strict one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_hidden_from_lax_servers_either() {
+    for reading in [Reading::LaxByLength, Reading::LaxByChunks] {
+        play_all("k", reading).await;
+        play_all("", reading).await;
+    }
+}
+
+#[test]
+fn there_are_a_hundred_tricks_and_no_two_have_one_name() {
+    let names: Vec<&str> = tricks().iter().chain(&more::tricks()).map(|trick| trick.name).collect();
+    let different: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(different.len(), names.len());
+    assert!(names.len() + http2::COUNT >= 100, "{}", names.len());
+}
+
+/// What a client says in Semel's name reaches the upstream in no spelling: CGI and its heirs read underscores as
+/// hyphens.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateways_own_words_cannot_be_forged_with_underscores() {
+    let tap = Tap::reading(Reading::LaxByLength).await.expect("the tap listens");
+    let gateway = Gateway::start(SEMEL, &tap.url()).await;
+    let forged = "POST /charges HTTP/1.1\r\nHost: api\r\nIdempotency-Key: forged\r\nIdempotency_Key: other\r\n\
+                  Idempotency_Token: 99\r\nIdempotency_Attempt: 99\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(play(&gateway, forged.as_bytes()).await, "200");
+    let seen = tap.take();
+    let tapped = seen[0].as_ref().expect("a lax server reads everything");
+    assert_eq!(tapped.values("idempotency-key"), [b"forged"], "{tapped:?}");
+    assert_eq!(tapped.values("idempotency-attempt"), [b"1"], "{tapped:?}");
+    assert_eq!(tapped.values("idempotency-token").len(), 1, "{tapped:?}");
+}
+
+/// A key that its own connection claims is a key all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cannot_take_the_key_out_of_a_request() {
+    let tap = Tap::start().await.expect("the tap listens");
+    let gateway = Gateway::start(SEMEL, &tap.url()).await;
+    for spelling in ["idempotency-key", "close, Idempotency-Key", "IDEMPOTENCY-KEY , keep-alive"] {
+        let key = spelling.len();
+        let request = format!(
+            "POST /charges HTTP/1.1\r\nHost: api\r\nConnection: {spelling}\r\nIdempotency-Key: nominated-{key}\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        );
+        assert_eq!(play(&gateway, request.as_bytes()).await, "200", "{spelling}");
+        assert_eq!(play(&gateway, request.as_bytes()).await, "200", "{spelling}");
+        assert_eq!(tap.take().len(), 1, "{spelling}: the second is a replay");
+    }
 }
 
 /// Heads that have no `Host: api` line, or end their lines in another way.

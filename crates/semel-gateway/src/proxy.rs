@@ -344,6 +344,12 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
     if request.method() == Method::CONNECT {
         return Err("CONNECT is not served here. Nothing was sent on.");
     }
+    // CGI and what came after it read underscores as hyphens, and would find another end of the body.
+    if request.headers().keys().any(|name| matches!(name.as_str(), "content_length" | "transfer_encoding")) {
+        return Err(
+            "Content-Length or Transfer-Encoding is spelled with an underscore. Nothing was sent on.",
+        );
+    }
     let coding = request.headers().get_all(header::TRANSFER_ENCODING);
     if coding.iter().count() > 1
         || coding.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -368,6 +374,9 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
                     "The request's target and its Host header name different hosts. Nothing was sent on.",
                 );
             }
+        }
+        (None, Some(named)) if named.as_str().contains('@') => {
+            return Err("The request's authority is not a host. Nothing was sent on.");
         }
         (None, Some(named)) => {
             if let Ok(host) = HeaderValue::from_str(named.as_str()) {

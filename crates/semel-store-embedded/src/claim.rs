@@ -245,15 +245,36 @@ impl Batch<'_> {
 }
 
 impl Index {
-    /// Takes over what a batch wrote.
+    /// Takes over what a batch wrote. Entries are queued in their order: the folder vouches for all before the last
+    /// one that it took, and what is not queued by then would be lost with the log.
     pub(crate) fn absorb(&mut self, changes: Changes) {
         self.last = self.last.max(changes.last);
+        let mut waiting = Vec::new();
         for (digest, slot) in changes.records {
             match slot {
                 Slot::Live(live) => drop(self.in_flight.insert(digest, live)),
-                Slot::Pending(pending) => self.put_pending(digest, pending),
+                Slot::Pending(pending) => waiting.push((digest, pending)),
                 Slot::Absent => drop(self.in_flight.remove(&digest)),
             }
         }
+        waiting.sort_unstable_by_key(|(_, pending)| pending.entry);
+        waiting.into_iter().for_each(|(digest, pending)| self.put_pending(digest, pending));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_batch_settled_waits_for_the_folder_in_the_order_of_the_log() {
+        let mut changes = Changes::new(Token(0), 5, Vec::new());
+        for number in 0..64 {
+            changes.end(Digest::from_bytes([number; 16]), None, true);
+        }
+        let mut index = Index::default();
+        index.absorb(changes);
+        let queued: Vec<u64> = index.queue.iter().map(|(entry, _)| *entry).collect();
+        assert_eq!(queued, (5..69).collect::<Vec<u64>>());
     }
 }

@@ -64,6 +64,10 @@ impl Body {
         if self.stored.len() == bytes {
             return Ok(self.stored.clone());
         }
+        // A block of LZ4 grows to 255 times its length at most; no memory is taken for more.
+        if bytes / 256 > self.stored.len() {
+            return Err(Fault::damaged("the length of a body"));
+        }
         lz4_flex::block::decompress(&self.stored, bytes)
             .map(Bytes::from)
             .map_err(|error| Fault::damaged(error.to_string()))

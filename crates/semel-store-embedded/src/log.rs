@@ -290,7 +290,7 @@ pub(crate) fn read(base: &Path, folded: u64, synced: bool) -> Result<Found, Faul
         if synced && found.entries.get(first).is_some_and(|(entry, _)| *entry > next) {
             return Err(damaged("does not go on where the tables or the file before it end"));
         }
-        let end = found.entries.last().map_or(0, |(entry, _)| entry + 1);
+        let end = found.entries.last().map_or(0, |(entry, _)| entry.saturating_add(1));
         next = next.max(end);
         found.closed.push(Closed { path, end });
         found.next_file = number + 1;
@@ -314,11 +314,13 @@ fn read_frames(number: u64, bytes: &[u8], entries: &mut Vec<(u64, Entry)>) -> Re
     let mut offset = 0;
     while let Some((first, mut rest)) = frame_at(number, bytes, offset) {
         offset += HEADER_BYTES + rest.len();
-        for entry in first.. {
-            entries.push((entry, Entry::read(&mut rest)?));
+        let mut number = first;
+        loop {
+            entries.push((number, Entry::read(&mut rest)?));
             if !rest.has_remaining() {
                 break;
             }
+            number = number.checked_add(1).ok_or_else(|| Fault::damaged("the number of an entry"))?;
         }
     }
     Ok(offset)
@@ -340,40 +342,4 @@ fn continues(number: u64, bytes: &[u8], offset: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    #[test]
-    fn a_spare_that_is_made_while_another_is_taken_leaves_it_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().join("store");
-        let spare = Arc::new(Spare::new(&base));
-        let mut log = Log::begin(&base, 1, 0, true, Arc::clone(&spare)).unwrap();
-        let ended = AtomicBool::new(false);
-        let mut apart = Vec::new();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !ended.load(Ordering::Relaxed) {
-                    spare.make().unwrap();
-                }
-            });
-            let spare_is_there = || {
-                while spare.slot().is_none() {
-                    std::thread::yield_now();
-                }
-            };
-            for number in 2..22 {
-                spare_is_there();
-                let turned = log.turn_over().is_ok_and(|closed| closed.is_some());
-                spare_is_there();
-                let taken = fs::metadata(path_of(&base, number)).map(|file| file.ino()).ok();
-                let next = spare.slot().as_ref().and_then(|file| file.metadata().ok()).map(|file| file.ino());
-                apart.push(turned && taken.is_some() && taken != next);
-            }
-            ended.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(apart, [true; 20]);
-    }
-}
+mod tests;

@@ -309,4 +309,42 @@ mod tests {
         bytes[0] = 2;
         assert_eq!(read(&bytes.into(), None).unwrap_err().kind(), StoreErrorKind::Corrupt);
     }
+
+    fn written(record: &Record) -> Bytes {
+        let end = match record.outcome() {
+            Some(outcome) => finished(&record.id, outcome),
+            None => identity(&record.id, 0),
+        };
+        [head(record), end].concat().into()
+    }
+
+    #[test]
+    fn any_bytes_are_damaged_or_a_record_that_is_written_as_it_was_read() {
+        let outcome = Outcome { code: 201, head: "head".into(), body: "body".into(), body_kept: true };
+        let states = [ABSENT, IN_FLIGHT, IN_DOUBT, COMPLETED, FAILED];
+        let some: Vec<Vec<u8>> =
+            states.iter().map(|state| value(&id(*state > IN_DOUBT), *state, &outcome).to_vec()).collect();
+        semel_testkit::fuzz::run("redis record", include_str!("../fuzz/record.txt"), &some, |input| {
+            let input = Bytes::copy_from_slice(input);
+            for end in [0, input.len() / 2, input.len()] {
+                assert!(listed_bytes(&input[..end]).is_ok() || listed_bytes(&input[..end]).is_err());
+            }
+            let record = match read(&input, None) {
+                Ok(Some(record)) => record,
+                Ok(None) => return "absent".to_owned(),
+                Err(error) => return error.to_string(),
+            };
+            if record.outcome().is_some() {
+                assert!(listed_bytes(&input).unwrap() <= input.len());
+            }
+            assert_eq!(read(&input, Some(&record.id)).unwrap().as_ref(), Some(&record));
+            let other =
+                RecordId::new(Tenant::id(&["other"]), record.id.operation().clone(), record.id.key().clone());
+            assert_eq!(read(&input, Some(&other)).unwrap_err().kind(), StoreErrorKind::Corrupt);
+            let bounded =
+                Record { doubt_retention: Duration::from_micros(micros(record.doubt_retention)), ..record };
+            assert_eq!(read(&written(&bounded), None).unwrap(), Some(bounded.clone()));
+            format!("{:?}", bounded.state.kind())
+        });
+    }
 }

@@ -3,6 +3,7 @@
 //! It knows the program only by its path, its flags and what it prints. Next: [`crate::upstream`].
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub struct Gateway {
     config: Option<PathBuf>,
     /// A store that is not its own.
     shared: Option<String>,
+    environment: Vec<(&'static str, OsString)>,
     log: Log,
     running: Option<Running>,
 }
@@ -110,7 +112,13 @@ impl Gateway {
             fs::write(file, config).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         }
         let (program, upstream) = (PathBuf::from(program), upstream.to_owned());
-        Self { program, upstream, folder, config: file, shared: None, log: Arc::default(), running: None }
+        let (environment, log) = (Vec::new(), Arc::default());
+        Self { program, upstream, folder, config: file, shared: None, environment, log, running: None }
+    }
+
+    /// With more in the environment of the gateway itself, from its next start on; not of `semel keys`.
+    pub fn set_environment(&mut self, environment: Vec<(&'static str, OsString)>) {
+        self.environment = environment;
     }
 
     /// Starts it on the store it has.
@@ -126,6 +134,7 @@ impl Gateway {
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let began = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = child.stderr.take().expect("it was asked for");
@@ -215,6 +224,22 @@ impl Gateway {
     /// When it does not run.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGSTOP: it stands still until [`Gateway::thaw`], and its connections stay open.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Gateway::freeze`].
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {

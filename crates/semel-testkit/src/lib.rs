@@ -9,6 +9,8 @@ pub mod conformance;
 #[cfg(feature = "net")]
 pub mod fault_proxy;
 pub mod faulty_store;
+pub mod fuzz;
+pub mod seeded;
 
 #[cfg(feature = "http")]
 pub mod certificates;
@@ -20,11 +22,15 @@ pub mod gateway;
 pub mod ledger;
 #[cfg(feature = "model")]
 pub mod model;
+#[cfg(feature = "servers")]
+pub mod network;
 pub mod port;
 #[cfg(feature = "http")]
 pub mod repeat;
 #[cfg(feature = "servers")]
 pub mod server;
+#[cfg(feature = "servers")]
+pub mod shim;
 #[cfg(feature = "http")]
 pub mod tokens;
 #[cfg(feature = "http")]

@@ -21,7 +21,7 @@ use crate::ledger::Ledger;
 
 pub use child::PythonProtocol;
 pub use scripted::{Arrived, Reply, Reserved};
-pub use tap::{Tap, Tapped};
+pub use tap::{Reading, Tap, Tapped};
 
 /// An upstream that runs until it is dropped.
 #[derive(Debug)]

@@ -148,7 +148,16 @@ fn is_mark(name: &HeaderName) -> bool {
         wire::TOKEN,
         "idempotent-replayed",
     ]
-    .contains(&name.as_str())
+    .iter()
+    .any(|mark| reads_as(name, mark))
+}
+
+/// Whether some servers read `name` as `known`: to CGI and what came after it, `Idempotency_Token` and
+/// `Idempotency-Token` are one variable.
+fn reads_as(name: &HeaderName, known: &str) -> bool {
+    let (name, known) = (name.as_str().as_bytes(), known.as_bytes());
+    name.len() == known.len()
+        && name.iter().zip(known).all(|(own, known)| own == known || (*own == b'_' && *known == b'-'))
 }
 
 fn connection_names(headers: &HeaderMap) -> Vec<String> {
@@ -174,7 +183,7 @@ fn is_hop_by_hop(name: &HeaderName, named: &[String]) -> bool {
         "transfer-encoding",
         "upgrade",
     ];
-    KNOWN.contains(&name.as_str()) || named.iter().any(|named| named == name.as_str())
+    KNOWN.iter().any(|known| reads_as(name, known)) || named.iter().any(|named| named == name.as_str())
 }
 
 /// Removes in place only when there is something to remove, and keeps the order of the rest, which

@@ -42,9 +42,10 @@ fn decimal(value: &str, unit_us: u64) -> Option<Duration> {
         return None;
     }
     let whole_us = whole.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit_us);
-    // More digits than a microsecond has are below what is waited for.
-    let shown = &fraction[..fraction.len().min(9)];
+    // Further digits are below a microsecond, which is waited whole if one of them is not 0.
+    let (shown, below) = fraction.split_at(fraction.len().min(9));
     let scale = 10_u64.pow(u32::try_from(shown.len()).unwrap_or(9));
-    let fraction_us = (shown.parse::<u64>().unwrap_or(0) * unit_us).div_ceil(scale);
+    let rest = u64::from(below.bytes().any(|digit| digit != b'0'));
+    let fraction_us = (shown.parse::<u64>().unwrap_or(0) * unit_us + rest).div_ceil(scale);
     Some(Duration::from_micros(whole_us.saturating_add(fraction_us)))
 }

@@ -1,5 +1,5 @@
-//! An upstream that keeps the bytes it is sent, and reads them as strictly as it can: what it calls one request, no
-//! other server may call two.
+//! An upstream that keeps the bytes it is sent. Read strictly: what it calls one request, no other server may call
+//! two. Read laxly: as servers do that take what they can get, so that what is hidden in a request is found.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+mod lax;
+
 const HEADERS_MAX: usize = 64;
+
+/// How a tap reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// What is not exactly one plain request is an error.
+    Strict,
+    /// Takes bare line feeds, folded lines, names with spaces and underscores; of several lengths the first, and a
+    /// length before chunks.
+    LaxByLength,
+    /// The same, but of several lengths the last, and chunks before a length.
+    LaxByChunks,
+}
 
 /// A request as it was on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +58,14 @@ impl Tap {
     /// # Errors
     /// As the operating system says.
     pub async fn start() -> io::Result<Self> {
+        Self::reading(Reading::Strict).await
+    }
+
+    /// As [`Tap::start`], with a parser that reads otherwise.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn reading(reading: Reading) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
         let seen = Arc::<Mutex<Vec<_>>>::default();
@@ -51,7 +73,7 @@ impl Tap {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(listen(stream, Arc::clone(&kept)));
+                connections.spawn(listen(stream, reading, Arc::clone(&kept)));
             }
         });
         Ok(Self { addr, seen, _tasks: tasks })
@@ -70,10 +92,14 @@ impl Tap {
     }
 }
 
-async fn listen(mut stream: TcpStream, seen: Arc<Mutex<Vec<Result<Tapped, String>>>>) {
+async fn listen(mut stream: TcpStream, reading: Reading, seen: Arc<Mutex<Vec<Result<Tapped, String>>>>) {
     let mut bytes = Vec::new();
     loop {
-        match parse(&bytes) {
+        let parsed = match reading {
+            Reading::Strict => parse(&bytes),
+            lax => Ok(lax::parse(&bytes, lax)),
+        };
+        match parsed {
             Ok(Some((tapped, length))) => {
                 bytes.drain(..length);
                 seen.lock().unwrap_or_else(PoisonError::into_inner).push(Ok(tapped));
