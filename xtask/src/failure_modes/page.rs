@@ -88,7 +88,8 @@ fn details(page: &mut String, row: &Row, tree: &Tree) {
         }
     }
     for (reason, places) in &row.not {
-        let _ = writeln!(page, "- n/a at {}: [{reason}](decisions/failure-modes.md#{reason})", places.join(", "));
+        let _ =
+            writeln!(page, "- n/a at {}: [{reason}](decisions/failure-modes.md#{reason})", places.join(", "));
     }
     let open: Vec<_> = PLACES.into_iter().filter(|place| row.said(place) == Said::Open).collect();
     if !open.is_empty() {
@@ -113,9 +114,13 @@ pub(crate) fn file_of<'a>(test: &Test<'_>, tree: &'a Tree) -> Option<&'a str> {
 /// The file of the conformance suite that holds `name`, if the suite's macro runs it.
 pub(crate) fn suite_file<'a>(name: &str, tree: &'a Tree) -> Option<&'a str> {
     const SUITE: &str = "crates/semel-testkit/src/conformance";
-    let listed = tree.text(&format!("{SUITE}.rs"))?.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+    let listed = tree
+        .text(&format!("{SUITE}.rs"))?
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|word| word == name);
     let heading = format!("pub async fn {name}(");
-    let holds = |(path, text): &(&str, &str)| path.starts_with(&format!("{SUITE}/")) && text.contains(&heading);
+    let holds =
+        |(path, text): &(&str, &str)| path.starts_with(&format!("{SUITE}/")) && text.contains(&heading);
     tree.rust().find(holds).filter(|_| listed).map(|(path, _)| path)
 }
 
@@ -129,10 +134,16 @@ mod tests {
             not.why = [\"memory\", \"embedded\", \"postgres\", \"redis\", \"layer\", \"gateway\"]\n";
         let table = Table::parse(text).expect("well formed");
         let page = render(&table, &Tree::made_up(&[("crates/semel/tests/e.rs", "fn a() {}")]));
-        assert!(page.contains("| 1 | n/a | n/a | n/a | n/a | kept | n/a | n/a | **open** | **open** |"), "{page}");
+        assert!(
+            page.contains("| 1 | n/a | n/a | n/a | n/a | kept | n/a | n/a | **open** | **open** |"),
+            "{page}"
+        );
         assert!(page.contains("- **open** at client\n"), "{page}");
         assert!(page.contains("- engine: [`semel e a`](../crates/semel/tests/e.rs)"), "{page}");
-        assert!(page.contains("1 with a test, 0 of them also with a seeded fault; 1 open somewhere"), "{page}");
+        assert!(
+            page.contains("1 with a test, 0 of them also with a seeded fault; 1 open somewhere"),
+            "{page}"
+        );
     }
 
     #[test]

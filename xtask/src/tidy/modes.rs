@@ -42,7 +42,8 @@ pub(super) fn every_failure_mode_has_its_row(tree: &Tree) -> Vec<Finding> {
     if numbers == (1..=ROWS).collect::<Vec<_>>() {
         return Vec::new();
     }
-    let missing: Vec<String> = (1..=ROWS).filter(|row| !numbers.contains(row)).map(|row| row.to_string()).collect();
+    let missing: Vec<String> =
+        (1..=ROWS).filter(|row| !numbers.contains(row)).map(|row| row.to_string()).collect();
     let wrong = format!("is not the rows 1 to {ROWS} in order; missing: {}", missing.join(", "));
     vec![Finding::new(TABLE, 1, wrong, "every row is there once, open or not")]
 }
@@ -55,7 +56,10 @@ pub(super) fn failure_modes_name_tests_that_exist(tree: &Tree) -> Vec<Finding> {
         }
         for (place, written, test) in row.tests() {
             if !PLACES.contains(&place) {
-                wrong.push((format!("`{place}` is neither a store nor a surface"), "see failure_modes/table.rs"));
+                wrong.push((
+                    format!("`{place}` is neither a store nor a surface"),
+                    "see failure_modes/table.rs",
+                ));
             }
             if test.is_none_or(|test| page::file_of(&test, tree).is_none()) {
                 wrong.push((format!("there is no test `{written}`"), "write PACKAGE TARGET NAME of one"));
@@ -86,7 +90,8 @@ pub(super) fn failure_modes_name_faults_that_their_tests_see(tree: &Tree) -> Vec
 /// Whether a fault's test is one that the row names.
 fn is_of(row: &Row, seen_by: &NamedTest) -> bool {
     let name = seen_by.name.rsplit("::").next().unwrap_or_default();
-    let of_suite = seen_by.target.as_deref() == Some("conformance") && row.suite.iter().any(|one| one == name);
+    let of_suite =
+        seen_by.target.as_deref() == Some("conformance") && row.suite.iter().any(|one| one == name);
     of_suite
         || row.tests().any(|(_, _, test)| {
             test.is_some_and(|test| {
@@ -98,12 +103,8 @@ fn is_of(row: &Row, seen_by: &NamedTest) -> bool {
 }
 
 pub(super) fn failure_modes_that_cannot_occur_have_a_reason(tree: &Tree) -> Vec<Finding> {
-    let reasons: BTreeSet<&str> = tree
-        .text(REASONS)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .collect();
+    let reasons: BTreeSet<&str> =
+        tree.text(REASONS).unwrap_or_default().lines().filter_map(|line| line.strip_prefix("## ")).collect();
     each_row(tree, |row| {
         let mut wrong = Vec::new();
         for (reason, places) in &row.not {
@@ -111,7 +112,10 @@ pub(super) fn failure_modes_that_cannot_occur_have_a_reason(tree: &Tree) -> Vec<
                 wrong.push((format!("`{reason}` is no heading of {REASONS}"), "write the reason there"));
             }
             for place in places.iter().filter(|place| !PLACES.contains(&place.as_str())) {
-                wrong.push((format!("`{place}` is neither a store nor a surface"), "see failure_modes/table.rs"));
+                wrong.push((
+                    format!("`{place}` is neither a store nor a surface"),
+                    "see failure_modes/table.rs",
+                ));
             }
         }
         wrong
@@ -141,7 +145,8 @@ mod tests {
     fn row_that_is_missing_and_a_page_without_its_table_are_found() {
         assert_eq!(places(every_failure_mode_has_its_row, &[(TABLE, ROW)]), ["docs/failure-modes.toml:1"]);
         assert_eq!(places(every_failure_mode_has_its_row, &[(PAGE, "")]), ["docs/failure-modes.toml:1"]);
-        let all: String = (1..=ROWS).map(|n| format!("[[group.row]]\nnumber = {n}\ncase = \"x\"\n")).collect();
+        let all: String =
+            (1..=ROWS).map(|n| format!("[[group.row]]\nnumber = {n}\ncase = \"x\"\n")).collect();
         let all = format!("[[group]]\nname = \"A\"\n{all}");
         assert!(places(every_failure_mode_has_its_row, &[(TABLE, &all)]).is_empty());
     }
