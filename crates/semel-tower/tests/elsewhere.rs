@@ -3,24 +3,30 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
 
 use std::collections::HashSet;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::any;
 use http::{HeaderName, Method, Request, Response, StatusCode, request};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use semel::engine::Limits;
 use semel::event::Silent;
 use semel::fingerprint::PayloadParts;
-use semel::policy::OnDuplicate;
+use semel::policy::{OnDoubt, OnDuplicate};
 use semel::store::memory::MemoryStore;
 use semel::{Engine, Policy};
 use semel_tower::route::Missing;
 use semel_tower::tenant::{TenantPart, TenantRule};
 use semel_tower::{Route, Routes, SemelLayer};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
 type Service = <SemelLayer as Layer<Router>>::Service;
@@ -226,7 +232,10 @@ async fn the_ids_of_the_first_answer_are_in_its_replay() {
 #[tokio::test]
 async fn a_replay_is_the_first_answer_also_after_what_it_made_is_gone() {
     let orders = Arc::new(Mutex::new(HashSet::new()));
-    let (service, effects) = service(Route::default(), Limits::default(), {
+    // Under *retry*, where a claim may take over what is in doubt, and nothing else.
+    let policy = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
+    let route = Route { policy: policy.into(), ..Route::default() };
+    let (service, effects) = service(route, Limits::default(), {
         let orders = orders.clone();
         move |request| {
             let mut orders = orders.lock().unwrap();
@@ -278,4 +287,35 @@ async fn refused_duplicates_are_told_different_times() {
     assert_eq!(told.len(), 3, "1, 2 and 3 seconds: {told:?}");
     open.add_permits(1);
     assert_eq!((running.await.unwrap(), effects.load(Ordering::SeqCst)), (201, 1));
+}
+
+/// A body that begins and never ends.
+struct Endless {
+    begun: bool,
+}
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_refused_in_time_and_its_key_is_free() {
+    let (service, effects) = plain(Route { request_timeout: Duration::from_secs(10), ..Route::default() });
+    let began = Instant::now();
+    let request = post("k").body(Body::new(Endless { begun: false })).unwrap();
+    let refused = service.clone().oneshot(request).await.unwrap();
+    assert_eq!((refused.status(), began.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, 10));
+    assert_eq!(send(&service, post("k"), "x").await.said(), (201, "executed"));
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
