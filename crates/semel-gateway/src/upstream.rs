@@ -6,6 +6,7 @@
 //! upstream that closes one just as a request is written to it leaves the outcome unknown.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,7 +29,10 @@ use crate::config::{Config, HostName};
 
 /// The upstream as a service. Never fails: what went wrong is an answer that says so.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct Upstream(Arc<Way>);
+
+#[derive(Debug)]
+struct Way {
     client: Client<HttpsConnector<HttpConnector>, Body<Incoming>>,
     scheme: Scheme,
     authority: Authority,
@@ -48,7 +52,7 @@ impl Upstream {
             .http2_only(http2_only)
             .set_host(false)
             .build(connector(tls, config.timeouts.connect.0));
-        Some(Self {
+        Some(Self(Arc::new(Way {
             client,
             scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
             authority: uri.authority()?.clone(),
@@ -59,9 +63,11 @@ impl Upstream {
                 HostName::Upstream
             }),
             timeout: config.timeouts.upstream.0,
-        })
+        })))
     }
+}
 
+impl Way {
     /// The request as the upstream gets it. The client's connection has been left behind at the door.
     fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -126,13 +132,13 @@ impl Service<Request<Body<Incoming>>> for Upstream {
     fn call(&mut self, mut request: Request<Body<Incoming>>) -> Self::Future {
         let covered = matches!(request.body(), Body::Whole { .. });
         let upgrading = upgrades(&request).then(|| hyper::upgrade::on(&mut request));
-        if let Err(error) = self.address(&mut request) {
+        if let Err(error) = self.0.address(&mut request) {
             tracing::warn!(%error, "the request cannot be addressed to the upstream");
             let detail = "The request's path or host cannot be sent on. Nothing was sent.";
             return Box::pin(std::future::ready(Ok(failed(Code::BadRequest, detail, EffectReport::NotRun))));
         }
-        let sending = self.client.request(request);
-        let timeout = self.timeout;
+        let sending = self.0.client.request(request);
+        let timeout = self.0.timeout;
         Box::pin(async move {
             let answer = if covered {
                 match tokio::time::timeout(timeout, sending).await {

@@ -5,10 +5,11 @@
 //! HTTP and no store by name.
 //!
 //! Next: [`claim`] (what the holder of a claim does), `wait` (how ten thousand duplicates cost one watcher),
-//! `call` (how the store is called), `sweep` (expiry in the background), [`crate::record`] (the states).
+//! `call` (how the store is called), `renew` (leases), `sweep` (expiry in the background), [`crate::record`] (the states).
 
 mod call;
 pub mod claim;
+mod renew;
 mod sweep;
 mod wait;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 pub use claim::{Claim, Completion};
 
+use crate::detached::Detached;
 use crate::error::{Code, Error, code_of, error_chain};
 use crate::event::{Event, Observer, Silent};
 use crate::fingerprint::{Difference, Fingerprint};
@@ -29,6 +31,7 @@ use crate::policy::{OnDuplicate, OnMismatch, Policy};
 use crate::record::{Record, State, StateKind};
 use crate::scope::{Operation, RecordId, Tenant};
 use crate::store::{Claimed, Store, StoreError};
+use renew::Renewals;
 use wait::{Entered, Flight, Flights, Phase, Seat};
 
 /// Caps that keep one tenant from exhausting what all share. Counted in this process.
@@ -127,6 +130,7 @@ struct Inner {
     observer: Arc<dyn Observer>,
     limits: Limits,
     flights: Flights,
+    renewals: Renewals,
     tenants: Mutex<HashMap<Tenant, usize>>,
     live: AtomicUsize,
 }
@@ -140,10 +144,17 @@ impl Engine {
     /// An engine on a shared store.
     #[must_use]
     pub fn with(store: Arc<dyn Store>, observer: Arc<dyn Observer>, limits: Limits) -> Self {
-        let flights = Flights::default();
-        let inner =
-            Inner { store, observer, limits, flights, tenants: Mutex::default(), live: AtomicUsize::new(0) };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                observer,
+                limits,
+                flights: Flights::default(),
+                renewals: Renewals::default(),
+                tenants: Mutex::default(),
+                live: AtomicUsize::new(0),
+            }),
+        }
     }
 
     /// The store this engine keeps its records in.
@@ -241,16 +252,16 @@ impl Engine {
         }
     }
 
-    /// Claims for a flight. In a task of its own, so that a caller who goes away cannot leave a claim behind.
+    /// Claims for a flight. Goes on without its caller, who would leave a claim behind by going away.
     async fn lead(&self, flight: &Arc<Flight>, ask: &Ask) -> Result<Led, Error> {
         let (inner, flight, ask) = (Arc::clone(&self.inner), Arc::clone(flight), ask.clone());
-        let claiming = tokio::spawn(async move {
+        let claiming = Detached::new(async move {
             let claiming = Claiming { inner: &inner, flight: &flight };
             let led = inner.claim(&flight, &ask).await;
             std::mem::forget(claiming);
             led
         });
-        claiming.await.unwrap_or_else(|stopped| Err(Error::new(Code::StoreUnavailable, stopped)))
+        claiming.await.unwrap_or_else(|panicked| Err(Error::new(Code::StoreUnavailable, panicked)))
     }
 }
 
