@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn test_of_the_suite_that_no_store_runs_is_none() {
+    fn name_in_the_suite_that_no_store_runs_is_none() {
         let file = ("crates/semel-testkit/src/conformance/a.rs", "pub async fn s01_x(subject: Subject) {");
         let listed = ("crates/semel-testkit/src/conformance.rs", "claims: s01_x,");
         let unlisted = ("crates/semel-testkit/src/conformance.rs", "claims: s01_xy,");

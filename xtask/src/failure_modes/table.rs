@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn test_is_looked_for_in_its_package_and_target_only() {
+    fn tests_are_looked_for_in_their_package_and_target_only() {
         let in_file = Test { package: "semel", target: "engine", name: "a" };
         let in_lib = Test { target: "lib", ..in_file };
         assert!(in_file.may_be_in("crates/semel/tests/engine.rs"));

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn test_that_is_not_there_is_found_at_its_row() {
+    fn name_of_no_test_is_found_at_its_row() {
         assert!(places(failure_modes_name_tests_that_exist, &[(TABLE, ROW), TEST]).is_empty());
         let elsewhere = ("crates/semel/tests/doubt.rs", TEST.1);
         assert_eq!(
