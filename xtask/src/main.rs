@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of this project that are more than one command.
 //!
 //! Not a build system: each task calls cargo, git or nextest and says which call it makes.
-//! Read `ci.rs` first; it runs all the others but `torture` and `changelog`.
+//! Read `ci.rs` first; it runs all the others but `torture`, `failure-modes` and `changelog`.
 
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ mod ci;
 mod clock;
 mod command;
 mod failure;
+mod failure_modes;
 mod mutants;
 mod tidy;
 mod torture;
@@ -35,6 +36,8 @@ enum Task {
     Mutants(mutants::Options),
     /// The model, the checker, seeds and kills at length, with a report
     Torture(torture::Options),
+    /// Writes docs/failure-modes.md from its table
+    FailureModes,
     /// Folds changes/*.md into CHANGELOG.md
     Changelog(changelog::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Mutants(options) => mutants::run(&options),
         Task::Torture(options) => torture::run(&options),
+        Task::FailureModes => failure_modes::run(),
         Task::Changelog(options) => changelog::run(&options),
     };
     match done {

@@ -12,7 +12,7 @@ use crate::checkout::{self, Workspace};
 use crate::clock::{Stopwatch, Took};
 use crate::failure::{Done, Failure, While};
 
-mod patch;
+pub(crate) mod patch;
 mod scratch;
 mod trial;
 

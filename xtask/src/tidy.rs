@@ -2,7 +2,7 @@
 //!
 //! Not style: rustfmt and clippy have that. The rules are in `tidy/`: `dependencies.rs` (who may use
 //! whom), `sizes.rs`, `names.rs`, `pages.rs` (what must be written down), `promises.rs` (what must be
-//! tested). Each is a function from the tree to findings, listed in [`CHECKS`].
+//! tested), `modes.rs` (what holds which failure mode). Each is a function from the tree to findings, listed in [`CHECKS`].
 
 use std::fmt;
 
@@ -10,12 +10,13 @@ use crate::checkout;
 use crate::failure::{Done, Failure};
 
 mod dependencies;
+mod modes;
 mod names;
 mod pages;
 mod promises;
 mod sizes;
 mod source;
-mod tree;
+pub(crate) mod tree;
 
 use tree::Tree;
 
@@ -38,6 +39,11 @@ const CHECKS: &[Check] = &[
     pages::nothing_refers_outside_the_checkout,
     promises::every_store_runs_the_conformance_suite,
     promises::no_test_is_ignored,
+    modes::every_failure_mode_has_its_row,
+    modes::failure_modes_name_tests_that_exist,
+    modes::failure_modes_name_faults_that_their_tests_see,
+    modes::failure_modes_that_cannot_occur_have_a_reason,
+    modes::page_of_failure_modes_is_as_its_table,
 ];
 
 /// Something that breaks a rule, and what to do about it.

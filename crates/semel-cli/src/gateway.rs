@@ -85,7 +85,7 @@ impl Settings {
 /// Serves until a signal.
 pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     let (config, url) = args.settings.read()?;
-    args.log.start();
+    let _logs = args.log.start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let drained = runtime.block_on(serve(config, &url))?;
     let Drained { claims_left, connections_left } = drained;

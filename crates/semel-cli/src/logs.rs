@@ -1,12 +1,17 @@
-//! Logs on standard error, as text or as JSON lines.
+//! Logs on standard error, as text or as JSON lines. No request waits for whoever reads them: lines that nobody takes
+//! are dropped once [`LINES_WAITING`] wait.
 
 use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
+
+/// A few megabytes.
+const LINES_WAITING: usize = 10_000;
 
 /// What is logged, and how.
 #[derive(Args, Debug)]
@@ -27,13 +32,19 @@ enum LogFormat {
 }
 
 impl LogArgs {
-    /// Begins to log.
-    pub(crate) fn start(self) {
-        let to_stderr = fmt::layer().with_writer(io::stderr);
+    /// Begins to log. What waits is written when the guard is dropped, which takes a second at most.
+    #[must_use]
+    pub(crate) fn start(self) -> WorkerGuard {
+        let (lines, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(LINES_WAITING)
+            .lossy(true)
+            .finish(io::stderr());
+        let to_stderr = fmt::layer().with_writer(lines);
         let lines = match self.log_format {
             LogFormat::Text => to_stderr.with_ansi(io::stderr().is_terminal()).boxed(),
             LogFormat::Json => to_stderr.json().flatten_event(true).with_span_list(false).boxed(),
         };
         tracing_subscriber::registry().with(lines.with_filter(self.log)).init();
+        guard
     }
 }

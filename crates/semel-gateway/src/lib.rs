@@ -5,12 +5,13 @@
 //!
 //! Modules in the order of a request: [`config`] (the file), [`proxy`] (accept, refuse what is ambiguous, hand to
 //! the layer), [`upstream`] (send on, never twice), [`shutdown`] (drain). [`tls`] has certificates, [`hooks`] what
-//! the gateway asks over HTTP before a replay or about a doubt.
+//! the gateway asks over HTTP before a replay or about a doubt; `self_test` asks the store before it listens.
 
 pub mod config;
 pub mod hooks;
 pub mod promise;
 pub mod proxy;
+mod self_test;
 pub mod shutdown;
 pub mod tls;
 pub mod upstream;

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use semel::error::error_chain;
 use semel::{Code, Engine};
 use semel_tower::problem::Problem;
 use semel_tower::profile::Profile;
@@ -33,6 +34,7 @@ use tracing::Instrument;
 
 use crate::config::Config;
 use crate::hooks::{HookClient, Parts};
+use crate::self_test::self_test;
 use crate::shutdown::{Drain, Drained};
 use crate::upstream::Upstream;
 use crate::{tls, upstream};
@@ -81,6 +83,8 @@ pub enum GatewayErrorKind {
     Listen,
     /// Something that it needs from elsewhere does not answer.
     Unreachable,
+    /// The store does not find again what it has taken.
+    Store,
 }
 
 impl GatewayError {
@@ -112,7 +116,8 @@ impl Gateway {
     /// Listens, and is ready to serve once [`Gateway::run`] is called.
     ///
     /// # Errors
-    /// [`GatewayError`] says which address, file or key set cannot be used.
+    /// [`GatewayError`] says which address, file or key set cannot be used, or that the store does not find again what
+    /// it has taken.
     pub async fn bind(
         config: Config,
         engine: Engine,
@@ -129,6 +134,11 @@ impl Gateway {
         let upstream = Upstream::new(&config, &uri.0, tls::client(&config.upstream_tls).map_err(refused)?)
             .ok_or_else(|| GatewayError::new(GatewayErrorKind::Config, format!("{uri} names no host")))?;
         let layer = SemelLayer::with_routes(engine.clone(), routes).observed_by(decisions);
+        match self_test(&**engine.store()).await {
+            Ok(None) => {}
+            Ok(Some(wrong)) => return Err(GatewayError::new(GatewayErrorKind::Store, wrong)),
+            Err(error) => tracing::warn!(error = %error_chain(&error), "the store could not be tested"),
+        }
         let tls = config.tls.as_ref().map(tls::server).transpose().map_err(refused)?;
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             GatewayError::new(

@@ -192,7 +192,9 @@ macro_rules! conformance_suite {
                 s04_what_was_acknowledged_is_read_back, s04_outcomes_come_back_byte_for_byte,
                 s08_repeated_writes_are_answered_as_the_first, s10_a_dropped_future_happens_wholly_or_not_at_all;
             time: s05_in_flight_never_expires_but_lapses, s05_renewal_ends_at_the_longest_execution,
+                s05_a_lease_of_nothing_is_over_at_once,
                 s06_outcomes_are_absent_from_their_expiry_on, s06_doubts_are_absent_from_their_expiry_on,
+                s06_failures_stand_until_their_expiry_and_are_listed,
                 s07_purge_takes_what_expired_and_nothing_else, s07_purge_racing_claims_takes_no_live_record;
             listing: s09_tenants_operations_keys_and_variants_are_apart, s09_scan_filters_hold,
                 s09_scan_shows_each_record_once;

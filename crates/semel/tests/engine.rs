@@ -223,6 +223,8 @@ async fn a_waiter_gives_up_after_its_timeout_and_changes_nothing() {
     let began = Instant::now();
     assert!(matches!(refused(&engine, ask("k")).await, Refusal::InProgress));
     assert_eq!(began.elapsed().as_secs(), 10);
+    let record = engine.store().get(claim.id()).await.unwrap().unwrap();
+    assert_eq!(record.state.kind(), StateKind::InFlight);
     assert!(matches!(claim.complete(outcome("a")).await, Completion::Stored(_)));
 }
 
@@ -469,6 +471,60 @@ async fn a_stored_failure_is_replayed() {
         assert!(matches!(answer, Err(OnceError::Failed(message)) if message == "card declined"));
     }
     assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_failure_is_absent_once_its_retention_is_over() {
+    let engine = engine();
+    let policy = Policy { retention: Duration::from_secs(60), ..Policy::default() };
+    let _ = win(&engine, ask_with("k", "100", policy)).await.fail(outcome("declined")).await;
+    advance(Duration::from_millis(59_999)).await;
+    assert_eq!(replayed(&engine, ask("k")).await, outcome("declined"));
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(win(&engine, ask("k")).await.generation(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_nothing_is_a_doubt_and_no_licence_to_run_again() {
+    let engine = engine();
+    let policy = Policy { lease: Duration::ZERO, ..Policy::default() };
+    let claim = win(&engine, ask_with("k", "100", policy)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(matches!(refused(&engine, ask("k")).await, Refusal::InDoubt(_)));
+    assert!(matches!(claim.complete(outcome("a")).await, Completion::Stored(_)));
+    assert_eq!(replayed(&engine, ask("k")).await, outcome("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_lease_ran_out_before_the_effect_began_is_given_back() {
+    let engine = engine();
+    let policy = Policy { max_execution: Duration::from_secs(5), ..Policy::default() };
+    let Begun::Run(claim) = engine.begin(ask_with("k", "100", policy)).await.unwrap() else {
+        panic!("no claim")
+    };
+    sleep(Duration::from_secs(60)).await;
+    drop(claim);
+    sleep(Duration::from_millis(1)).await;
+    drop(win(&engine, ask("k")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_beyond_the_quota_are_refused() {
+    let limits = Limits { waiters_per_record: 2, ..Limits::default() };
+    let engine = Engine::with(store(), Arc::new(Silent), limits);
+    let claim = win(&engine, ask("k")).await;
+    let waiters: Vec<_> = (0..2)
+        .map(|_| {
+            let engine = engine.clone();
+            tokio::spawn(async move { replayed(&engine, ask("k")).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    assert!(matches!(refused(&engine, ask("k")).await, Refusal::Quota));
+    let _ = claim.complete(outcome("a")).await;
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap(), outcome("a"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

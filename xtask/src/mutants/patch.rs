@@ -6,27 +6,27 @@ use std::fmt;
 
 /// A fault that is put in on purpose.
 #[derive(Debug)]
-pub(super) struct Mutant {
-    pub(super) name: String,
-    pub(super) breaks: String,
+pub(crate) struct Mutant {
+    pub(crate) name: String,
+    pub(crate) breaks: String,
     /// At least one.
-    pub(super) tests: Vec<NamedTest>,
+    pub(crate) tests: Vec<NamedTest>,
 }
 
 /// A test that must see a fault.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NamedTest {
-    pub(super) package: String,
+pub(crate) struct NamedTest {
+    pub(crate) package: String,
     /// The test binary, `lib` for tests inside the library; all of the package when not given.
-    pub(super) target: Option<String>,
+    pub(crate) target: Option<String>,
     /// The whole path of the test in its binary, or the end of it.
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 impl Mutant {
     /// The header goes up to the diff: `breaks:` once, then `package:`, perhaps `target:`, and
     /// `test:` for each test. Package and target hold for the tests below them.
-    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let is_diff = |line: &&str| line.starts_with("diff --git ") || line.starts_with("--- ");
         if text.lines().find(is_diff).is_none() {
             return Err("no diff in it".to_owned());

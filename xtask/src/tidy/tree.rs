@@ -10,11 +10,11 @@ use crate::checkout;
 use crate::failure::{Done, While};
 
 /// Path from the root, with `/`, to text.
-pub(super) struct Tree(BTreeMap<String, String>);
+pub(crate) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
     /// Leaves out what is not UTF-8.
-    pub(super) fn read(root: &Path) -> Done<Self> {
+    pub(crate) fn read(root: &Path) -> Done<Self> {
         let mut files = BTreeMap::new();
         for path in checkout::files(root)? {
             let bytes = fs::read(root.join(&path)).when(&path)?;
@@ -26,29 +26,33 @@ impl Tree {
     }
 
     #[cfg(test)]
-    pub(super) fn made_up(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn made_up(files: &[(&str, &str)]) -> Self {
         Self(files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned())).collect())
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    pub(super) fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files().filter(|(path, _)| path.ends_with(".rs"))
     }
 
     /// The Cargo.toml of each crate.
-    pub(super) fn manifests(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files().filter(|(path, _)| path.ends_with("/Cargo.toml"))
     }
 
-    pub(super) fn holds(&self, path: &str) -> bool {
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        self.0.get(path).map(String::as_str)
+    }
+
+    pub(crate) fn holds(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 }
 
 /// The number of the first line for which `wanted` holds, counted from 1; 1 when there is none.
-pub(super) fn line_where(text: &str, wanted: impl Fn(&str) -> bool) -> usize {
+pub(crate) fn line_where(text: &str, wanted: impl Fn(&str) -> bool) -> usize {
     text.lines().position(wanted).map_or(1, |index| index + 1)
 }

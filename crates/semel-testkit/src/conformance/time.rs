@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use semel::State;
 use semel::record::StateKind;
-use semel::store::DoubtArgs;
+use semel::store::{DoubtArgs, ScanArgs};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -62,6 +62,23 @@ pub async fn s05_renewal_ends_at_the_longest_execution(subject: Subject) {
     assert_eq!(late.state.kind(), StateKind::Completed);
 }
 
+/// S5: no time is no time, and not for ever.
+pub async fn s05_a_lease_of_nothing_is_over_at_once(subject: Subject) {
+    let store = subject.store();
+    for (number, lease, longest) in [(0, Duration::ZERO, HOUR), (1, HOUR, Duration::ZERO)] {
+        let mut args = claim_of(&id(&format!("k {number}")));
+        (args.lease, args.max_execution) = (lease, longest);
+        let record = won(&*store, args).await;
+        assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InDoubt));
+        assert_eq!(standing(&*store, claim_of(&record.id)).await.state.kind(), StateKind::InDoubt);
+        refused(store.renew(renewal(&record, HOUR))).await;
+        assert_eq!(won(&*store, takeover_of(&record.id)).await.generation, 2);
+    }
+    let record = won(&*store, claim_of(&id("renewed"))).await;
+    done(store.renew(renewal(&record, Duration::ZERO))).await;
+    assert_eq!(kind(&subject, &record.id).await, Some(StateKind::InDoubt));
+}
+
 /// S6: at the expiry less 1 ms it is there, at the expiry and 1 ms later it is not.
 pub async fn s06_outcomes_are_absent_from_their_expiry_on(subject: Subject) {
     let store = subject.store();
@@ -83,6 +100,28 @@ pub async fn s06_outcomes_are_absent_from_their_expiry_on(subject: Subject) {
             assert_eq!(won(&*store, claim_of(&id)).await.generation, 1);
         }
     }
+}
+
+/// S6: as outcomes do.
+pub async fn s06_failures_stand_until_their_expiry_and_are_listed(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, claim_of(&id("k"))).await;
+    let mut args = completion(&record, "declined", LEASE * 2);
+    args.ending = Ending::Failed(outcome("declined"));
+    let failed = done(store.complete(args)).await.unwrap();
+    let listed = async || {
+        let args = ScanArgs { state: Some(StateKind::Failed), limit: 10, ..ScanArgs::default() };
+        let records = store.scan(args).await.unwrap().records;
+        records.into_iter().map(|record| (record.id, record.guard)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [(failed.id.clone(), failed.guard)]);
+    assert_eq!(standing(&*store, takeover_of(&record.id)).await, failed);
+    subject.advance(LEASE).await;
+    assert_eq!(standing(&*store, claim_of(&record.id)).await, failed);
+    subject.advance(LEASE + MILLI).await;
+    assert_eq!(store.get(&record.id).await.unwrap(), None);
+    assert_eq!(listed().await, []);
+    assert_eq!(won(&*store, claim_of(&record.id)).await.generation, 1);
 }
 
 /// S6.
