@@ -14,7 +14,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use semel::Code;
@@ -28,8 +28,8 @@ use crate::config::{Config, HostName};
 
 /// The upstream as a service. Never fails: what went wrong is an answer that says so.
 #[derive(Clone, Debug)]
-pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Body<Incoming>>,
+pub struct Upstream<C = HttpsConnector<HttpConnector>> {
+    client: Client<C, Body<Incoming>>,
     scheme: Scheme,
     authority: Authority,
     prefix: String,
@@ -37,8 +37,10 @@ pub struct Upstream {
     timeout: Duration,
 }
 
-impl Upstream {
-    pub(crate) fn new(config: &Config, uri: &Uri, tls: rustls::ClientConfig) -> Option<Self> {
+impl<C: Connect + Clone> Upstream<C> {
+    /// `None` when the configuration names no upstream.
+    pub(crate) fn over(config: &Config, connector: C) -> Option<Self> {
+        let uri = &config.upstream.as_ref()?.0;
         let http2_only = uri.scheme_str() == Some("h2c");
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -47,7 +49,7 @@ impl Upstream {
             .retry_canceled_requests(false)
             .http2_only(http2_only)
             .set_host(false)
-            .build(connector(tls, config.timeouts.connect.0));
+            .build(connector);
         Some(Self {
             client,
             scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
@@ -114,7 +116,7 @@ fn upgrades(request: &Request<Body<Incoming>>) -> bool {
 
 type Answer = Response<Body<Incoming>>;
 
-impl Service<Request<Body<Incoming>>> for Upstream {
+impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>> for Upstream<C> {
     type Response = Answer;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;

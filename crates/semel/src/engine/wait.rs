@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::Inner;
+use super::board::{Board, Shown};
 use crate::digest::Digest;
 use crate::error::Code;
 use crate::fingerprint::Fingerprint;
@@ -53,7 +54,7 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct Flight {
     id: RecordId,
-    phase: watch::Sender<Phase>,
+    phase: Board<Phase>,
     baton: Notify,
     seats: Mutex<usize>,
 }
@@ -61,20 +62,21 @@ pub(super) struct Flight {
 impl Flight {
     /// A flight that is in no table and that nobody joins.
     pub(super) fn apart(id: RecordId) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            phase: watch::Sender::new(Phase::Claiming),
-            baton: Notify::new(),
-            seats: Mutex::new(0),
-        })
+        Arc::new(Self { id, phase: Board::new(Phase::Claiming), baton: Notify::new(), seats: Mutex::new(0) })
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// What is known now, and how often it has changed.
+    pub(super) fn phase(&self) -> Shown<'_, Phase> {
+        self.phase.look()
+    }
+
+    /// Resolves once the phase has changed more than `seen` times.
+    pub(super) async fn changed(&self, seen: u64) {
+        self.phase.changed(seen).await;
     }
 
     pub(super) fn publish(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+        self.phase.change(|standing| *standing = phase);
     }
 
     pub(super) fn baton(&self) -> impl Future<Output = ()> {
@@ -83,7 +85,7 @@ impl Flight {
 
     /// Vacant -> claiming, for the holder of the baton. False when there is nothing to take over.
     pub(super) fn take_over(&self) -> bool {
-        self.phase.send_if_modified(|phase| {
+        self.phase.change_if(|phase| {
             let vacant = matches!(phase, Phase::Vacant);
             if vacant {
                 *phase = Phase::Claiming;
@@ -105,7 +107,7 @@ impl Drop for Seat {
         let mut shard = self.flights.shard(&self.flight.id);
         let mut seats = lock(&self.flight.seats);
         *seats -= 1;
-        if *seats == 0 && matches!(*self.flight.phase.borrow(), Phase::Vacant) {
+        if *seats == 0 && matches!(*self.flight.phase(), Phase::Vacant) {
             remove(&mut shard, &self.flight);
         }
     }
@@ -175,7 +177,7 @@ impl Flights {
     pub(super) fn end_by(&self, flight: &Arc<Flight>, guard: Guard, phase: Phase) {
         let mut shard = self.shard(&flight.id);
         let mut phase = Some(phase);
-        let led = flight.phase.send_if_modified(|standing| {
+        let led = flight.phase.change_if(|standing| {
             let led = standing.is_led_by(guard);
             if led && let Some(phase) = phase.take() {
                 *standing = phase;
@@ -194,7 +196,7 @@ impl Flights {
 
     fn vacate_when(&self, flight: &Arc<Flight>, may: impl FnOnce(&Phase) -> bool) {
         let mut shard = self.shard(&flight.id);
-        let vacated = flight.phase.send_if_modified(|standing| {
+        let vacated = flight.phase.change_if(|standing| {
             let vacated = may(standing);
             if vacated {
                 *standing = Phase::Vacant;
