@@ -257,7 +257,6 @@ impl Clients {
             }
             Fault::OtherTenant => {
                 asked.tenant = "tenant 9".to_owned();
-                asked.payload.push_str(" by tenant 9");
                 1
             }
             _ => 0,

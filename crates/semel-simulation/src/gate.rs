@@ -14,7 +14,7 @@ use semel::store::{
     Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
     Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
-use semel::{Record, RecordId, Token};
+use semel::{Record, RecordId, Tenant, Token};
 use tokio::time::Instant;
 
 use crate::chance::Chance;
@@ -59,9 +59,11 @@ pub struct Service {
     paused_until: Mutex<Option<Instant>>,
     /// The newest token won for a key.
     tokens: Mutex<BTreeMap<String, Token>>,
+    /// Whose record each token is of.
+    tenants: Mutex<BTreeMap<Token, Tenant>>,
     /// How many completions of a key did not go well.
     completions_failed: Mutex<BTreeMap<String, usize>>,
-    /// When outcomes of a key were stored, and until when they are kept.
+    /// Until when outcomes of a key are kept, as was promised.
     completed: Mutex<BTreeMap<String, Vec<Timestamp>>>,
 }
 
@@ -79,6 +81,11 @@ impl Service {
     /// The newest token won for a key.
     pub fn token(&self, key: &str) -> Option<Token> {
         lock(&self.tokens).get(key).copied()
+    }
+
+    /// Whose record a token is of.
+    pub fn tenant(&self, token: Token) -> Option<Tenant> {
+        lock(&self.tenants).get(&token).cloned()
     }
 
     /// How many completions of a key did not go well.
@@ -101,13 +108,15 @@ impl Service {
 
     fn won(&self, record: &Record) {
         lock(&self.tokens).insert(record.id.key().as_str().to_owned(), record.guard.token);
+        lock(&self.tenants).insert(record.guard.token, record.id.tenant().clone());
     }
 
-    /// An outcome was stored.
-    pub fn kept(&self, record: &Record) {
+    /// An outcome was stored for `asked`, where `promised` is due.
+    pub fn kept(&self, record: &Record, asked: Duration, promised: Duration) {
         if let State::Completed { .. } | State::Failed { .. } = record.state
             && let Some(until) = record.expires_at()
         {
+            let until = until.plus(promised.saturating_sub(asked));
             let mut completed = lock(&self.completed);
             let kept = completed.entry(record.id.key().as_str().to_owned()).or_default();
             if !kept.contains(&until) {
@@ -229,11 +238,12 @@ impl Store for Gate {
     }
     fn complete(&self, args: CompleteArgs) -> StoreFuture<'_, Written> {
         let (id, service, sim) = (args.id.clone(), &self.service, &self.sim);
+        let (asked, promised) = (args.retention, sim.options.retention);
         self.through("complete", Some(id), move |store| {
             Box::pin(async move {
                 let written = store.complete(args).await;
                 if let Ok(Written::Done(Some(record))) = &written {
-                    service.kept(record);
+                    service.kept(record, asked, promised);
                     sim.say(
                         "store",
                         &format!("{} completed by token {}", record.id.key(), record.guard.token),

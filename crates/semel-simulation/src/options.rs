@@ -84,7 +84,7 @@ impl Options {
             mode: modes[dice.below(modes.len())],
             on_duplicate: [OnDuplicate::Wait, OnDuplicate::Wait, OnDuplicate::Conflict][dice.below(3)],
             gateways: 1 + dice.below(2),
-            calls: 4 + dice.below(9),
+            calls: 4 + dice.below(13),
             spread: dice.millis(0, 20_000),
             lease: dice.millis(1_000, 6_000),
             retention: Duration::from_secs(24 * 60 * 60),
@@ -99,11 +99,29 @@ impl Options {
         for fault in Fault::ALL.iter().filter(|_| !calm) {
             options.choose(*fault, &mut dice);
         }
+        if dice.below(6) == 0 {
+            options.stand_still(&mut dice);
+        }
         options.events.sort_by_key(|event| event.at);
         if options.rate(Fault::RetryAfterRetention) > 0 {
             options.retention = dice.millis(20_000, 60_000);
         }
         options
+    }
+
+    /// Gateways stand still in the middle of slow effects, while others take over: what stale executors need to meet
+    /// new ones.
+    fn stand_still(&mut self, dice: &mut Chance) {
+        self.gateways = 2;
+        self.calls = 8 + dice.below(9);
+        self.spread = Duration::from_secs(12);
+        self.rates.insert(Fault::SlowHandler, dice.between(200, 600));
+        self.rates.insert(Fault::Duplicates, dice.between(300, 900));
+        for _ in 0..4 {
+            let (at, gateway) = (dice.millis(10, 14_000), dice.below(2));
+            let lasting = self.lease + dice.millis(0, 4_000);
+            self.events.push(Event { at, fault: Fault::GatewayFreeze, gateway, lasting });
+        }
     }
 
     fn choose(&mut self, fault: Fault, dice: &mut Chance) {

@@ -2,6 +2,7 @@
 //!
 //! Next: [`crate::world`], which runs one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,8 +23,8 @@ pub struct Run {
     pub log: Vec<String>,
     /// What struck.
     pub tally: Tally,
-    /// How often callers were told something.
-    pub answers: usize,
+    /// What callers were told, and how often: values of `Idempotency-Status`, `none` and kinds of error.
+    pub told: BTreeMap<String, usize>,
     /// How many effects there were.
     pub effects: usize,
     /// How many calls of the store were made.
@@ -80,11 +81,24 @@ pub fn run_seed(seed: u64, plant: Option<Plant>) -> Result<Run, Box<Failure>> {
     Ok(Run {
         log,
         tally,
-        answers: outcome.heard.len(),
+        told: told(&outcome),
         effects: outcome.entries.iter().filter(|entry| entry.effect).count(),
         store_calls: outcome.history.len(),
-        simulated_s: outcome.sim.elapsed().as_secs(),
+        simulated_s: outcome.simulated.as_secs(),
     })
+}
+
+fn told(outcome: &world::Outcome) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    for heard in &outcome.heard {
+        let word = match &heard.told {
+            Ok(answer) if answer.said.is_empty() => "none".to_owned(),
+            Ok(answer) => answer.said.clone(),
+            Err(kind) => format!("{kind:?}"),
+        };
+        *told.entry(word).or_default() += 1;
+    }
+    told
 }
 
 /// What came of many seeds.
@@ -94,8 +108,8 @@ pub struct Total {
     pub tally: Tally,
     /// How many seeds were run.
     pub seeds: AtomicU64,
-    /// How often callers were told something.
-    pub answers: AtomicU64,
+    /// What callers were told, and how often.
+    pub told: Mutex<BTreeMap<String, usize>>,
     /// How many effects there were.
     pub effects: AtomicU64,
     /// How many calls of the store were made.
@@ -126,7 +140,9 @@ pub fn run_seeds(seeds: Range<u64>) -> Total {
                     match run_seed(seed, None) {
                         Ok(run) => {
                             total.tally.add(&run.tally);
-                            count(&total.answers, run.answers);
+                            for (word, often) in run.told {
+                                *lock(&total.told).entry(word).or_default() += often;
+                            }
                             count(&total.effects, run.effects);
                             count(&total.store_calls, run.store_calls);
                             total.simulated_s.fetch_add(run.simulated_s, Ordering::Relaxed);

@@ -248,6 +248,10 @@ impl Upstream {
                 .iter()
                 .position(|before| before.effect && before.tenant == entry.tenant && before.key == entry.key)
         {
+            let done = &books.entries[number];
+            if (&done.path, &done.payload) != (&entry.path, &entry.payload) {
+                return answer(StatusCode::UNPROCESSABLE_ENTITY, "another payload", None);
+            }
             return answer(StatusCode::CREATED, &body(number, &entry), Some(number));
         }
         let fenced = mode == Mode::Fenced && books.fence.get(&record).is_some_and(|seen| *seen > entry.token);

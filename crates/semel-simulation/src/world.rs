@@ -10,9 +10,10 @@ use std::time::Duration;
 use http::StatusCode;
 use semel::Record;
 use semel::clock::{Clock, Timestamp};
+use semel::fingerprint::{self, Fingerprint, PayloadParts};
 use semel::record::StateKind;
 use semel::store::memory::MemoryStore;
-use semel::store::{CompleteArgs, Ending, ReleaseArgs, ReleaseFrom, ScanArgs, Store};
+use semel::store::{CompleteArgs, Ending, ReleaseArgs, ReleaseFrom, ScanArgs, Store, Written};
 use semel_testkit::check::{Operation, Recorder};
 use semel_tower::{Route, replay};
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use crate::network::{Network, Side};
 use crate::options::{Event, Options};
 use crate::process::{Process, Shared};
 use crate::sim::{Sim, lock};
-use crate::upstream::{Books, ENTRY, Upstream};
+use crate::upstream::{Books, ENTRY, Entry, Upstream};
 
 /// How long a seed may take, in simulated time.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -37,7 +38,7 @@ pub struct Outcome {
     /// What everybody was told.
     pub heard: Vec<Heard>,
     /// What the upstream did.
-    pub entries: Vec<crate::upstream::Entry>,
+    pub entries: Vec<Entry>,
     /// How often each claim was sent.
     pub sent: BTreeMap<(String, String, u64), usize>,
     /// The records when all had come to rest.
@@ -46,6 +47,10 @@ pub struct Outcome {
     pub entries_rested: usize,
     /// Claims that a gateway held then.
     pub live_claims: usize,
+    /// Who wrote down what was asked of the store.
+    recorder: Recorder,
+    /// How long it took, in simulated time.
+    pub simulated: Duration,
     /// What was asked of the store.
     pub history: Vec<Operation>,
     /// The store's clock at the end.
@@ -79,10 +84,12 @@ struct Stage {
 pub fn run(options: Options) -> Outcome {
     semel::backoff::seed(Some(options.seed));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let outcome = match runtime {
+    let mut outcome = match runtime {
         Ok(runtime) => runtime.block_on(simulate(options)),
         Err(error) => panic!("no runtime: {error}"),
     };
+    // The runtime is gone, and with it the calls that were never answered: only now are they in the history.
+    outcome.history = outcome.recorder.history();
     semel::backoff::seed(None);
     outcome
 }
@@ -111,7 +118,9 @@ async fn simulate(options: Options) -> Outcome {
         rested,
         entries_rested,
         live_claims,
-        history: stage.shared.recorder.history(),
+        recorder: stage.shared.recorder.clone(),
+        history: Vec::new(),
+        simulated: sim.elapsed(),
         now: stage.shared.clock.now(),
         service: Arc::clone(&stage.shared.service),
         released_by_hand,
@@ -247,32 +256,37 @@ impl Stage {
 
     /// A person looks at each doubt, asks the upstream's books, and resolves it.
     async fn resolve(&self) {
-        for record in self.records().await {
+        for listed in self.records().await {
+            let Ok(Some(record)) = self.recorded().get(&listed.id).await else { continue };
             if record.state.kind() != StateKind::InDoubt {
                 continue;
             }
             self.sim().struck(Fault::OperatorResolves, "operator");
-            let key = record.id.key().as_str().to_owned();
-            let found = self
-                .upstream
-                .look(|books| books.entries.iter().position(|entry| entry.effect && entry.key == key));
-            let (id, guard) = (record.id.clone(), record.guard);
-            let mut by_hand = match found {
-                Some(_) => None,
-                None => Some(ReleaseArgs { id: id.clone(), guard, from: ReleaseFrom::Doubt }),
-            };
+            let Record { id, guard, fingerprint, .. } = record;
+            let key = id.key().as_str().to_owned();
+            let found = self.upstream.look(|books| {
+                let mut entries = books.entries.iter();
+                let tenant = |entry: &Entry| self.shared.service.tenant(semel::Token(entry.token));
+                entries.position(|entry| {
+                    entry.effect
+                        && entry.key == key
+                        && tenant(entry).as_ref() == Some(id.tenant())
+                        && looks_like(entry) == fingerprint
+                })
+            });
             self.sim().say("operator", &format!("{key}: {found:?}"));
-            if let Some(args) = by_hand.take() {
+            let Some(entry) = found else {
                 lock(&self.by_hand).0.push(key);
+                let args = ReleaseArgs { id, guard, from: ReleaseFrom::Doubt };
                 let _ = self.recorded().release(args).await;
                 continue;
-            }
-            let ending = Ending::Completed(answer_of(found.unwrap_or_default()));
-            let retention = self.sim().options.retention;
+            };
             lock(&self.by_hand).1.push(key);
-            let args = CompleteArgs { id, guard, ending, retention };
-            if let Ok(semel::store::Written::Done(Some(record))) = self.recorded().complete(args).await {
-                self.shared.service.kept(&record);
+            let ending = Ending::Completed(answer_of(entry));
+            let args = CompleteArgs { id, guard, ending, retention: self.sim().options.retention };
+            if let Ok(Written::Done(Some(record))) = self.recorded().complete(args).await {
+                let retention = self.sim().options.retention;
+                self.shared.service.kept(&record, retention, retention);
             }
         }
     }
@@ -284,6 +298,14 @@ impl Stage {
     async fn records(&self) -> Vec<Record> {
         let args = ScanArgs { limit: 1_000, ..ScanArgs::default() };
         self.shared.store.scan(args).await.map(|page| page.records).unwrap_or_default()
+    }
+}
+
+/// The request that an entry was made for.
+fn looks_like(entry: &Entry) -> Fingerprint {
+    Fingerprint {
+        target: fingerprint::target("POST", &entry.path, None),
+        payload: fingerprint::payload(entry.payload.as_bytes(), &PayloadParts::Raw),
     }
 }
 

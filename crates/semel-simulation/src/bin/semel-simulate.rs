@@ -43,6 +43,7 @@ fn many(from: u64, seeds: u64) -> bool {
     for fault in Fault::ALL {
         println!("{:>9} {fault}", total.tally.of(*fault));
     }
+    println!("told: {:?}", lock(&total.told));
     let failures = lock(&total.failures);
     for failure in failures.iter().take(5) {
         println!("\n{failure}");
@@ -58,7 +59,7 @@ fn many(from: u64, seeds: u64) -> bool {
         if failures.is_empty() { "ok" } else { "FAULT" },
         watch.read().as_secs_f64(),
         read(&total.seeds),
-        read(&total.answers),
+        lock(&total.told).values().sum::<usize>(),
         read(&total.effects),
         read(&total.store_calls),
         read(&total.simulated_s) / 3_600,
