@@ -1,8 +1,8 @@
-//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, and the kills; a report at the
-//! end. `--quick` takes two minutes and leaves the kills out.
+//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, the simulation and the kills; a
+//! report at the end. `--quick` takes two minutes and leaves the kills out.
 //!
 //! Not part of `ci`, which runs the same in small as tests. The model, the checker and the seeds are the program
-//! `semel-torture` of the testkit.
+//! `semel-torture` of the testkit, the simulation is `semel-simulate`.
 
 use crate::clock::{Stopwatch, Took};
 use crate::command::Command;
@@ -17,15 +17,24 @@ pub(crate) struct Options {
 }
 
 const MODEL: &str = "cargo run --release --locked -p semel-testkit --features model --bin semel-torture --";
+const SIMULATION: &str = "cargo run --release --locked -p semel-simulation --";
 const KILLS: &str = "cargo nextest run --locked --all-features -p semel-cli -p semel-store-embedded \
                      -p semel-store-postgres -p semel-store-redis";
 
 fn parts(quick: bool) -> Vec<(&'static str, Command)> {
+    let simulation = |seeds| ("simulation", Command::new(SIMULATION).arg("--seeds").arg(seeds));
+    let plants = ("simulation, planted", Command::new(SIMULATION).arg("--plants").arg("1000"));
     if quick {
-        return vec![("model, checker, seeds", Command::new(MODEL).arg("--quick"))];
+        return vec![
+            ("model, checker, seeds", Command::new(MODEL).arg("--quick")),
+            simulation("200"),
+            plants,
+        ];
     }
     vec![
         ("model, checker, seeds", Command::new(MODEL)),
+        simulation("10000"),
+        plants,
         ("kills", Command::new(KILLS).arg("-E").arg("binary(/^(kill_|crash)/)")),
     ]
 }
@@ -58,8 +67,10 @@ mod tests {
     #[test]
     fn quick_is_a_part_of_the_whole_without_kills() {
         let (quick, whole) = (parts(true), parts(false));
-        assert_eq!((quick.len(), whole.len()), (1, 2));
+        assert_eq!((quick.len(), whole.len()), (3, 4));
         assert!(quick[0].1.to_string().ends_with("-- --quick"));
-        assert!(whole[1].1.to_string().contains("kill_"));
+        assert!(quick[1].1.to_string().ends_with("--seeds 200"));
+        assert!(whole[1].1.to_string().ends_with("--seeds 10000"));
+        assert!(whole[3].1.to_string().contains("kill_"));
     }
 }

@@ -140,6 +140,11 @@ impl Judge<'_> {
             if !own && !older {
                 broken.push(format!("{caller} asked {asked:?} and was told of {entry:?}"));
             }
+            let ran_it =
+                told.said != "executed" || entry.caller == *caller || self.mode() == Mode::PassThrough;
+            if !ran_it {
+                broken.push(format!("{caller} is told executed of what {} ran", entry.caller));
+            }
             if !body_fits(told, number, entry) {
                 broken.push(format!("{caller}: entry {number} is not what its body says: {:?}", told.body));
             }

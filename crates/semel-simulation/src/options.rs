@@ -99,8 +99,10 @@ impl Options {
         for fault in Fault::ALL.iter().filter(|_| !calm) {
             options.choose(*fault, &mut dice);
         }
-        if dice.below(6) == 0 {
-            options.stand_still(&mut dice);
+        match dice.below(8) {
+            0 => options.stand_still(&mut dice),
+            1 => options.lose_the_store(&mut dice),
+            _ => {}
         }
         options.events.sort_by_key(|event| event.at);
         if options.rate(Fault::RetryAfterRetention) > 0 {
@@ -121,6 +123,18 @@ impl Options {
             let (at, gateway) = (dice.millis(10, 14_000), dice.below(2));
             let lasting = self.lease + dice.millis(0, 4_000);
             self.events.push(Event { at, fault: Fault::GatewayFreeze, gateway, lasting });
+        }
+    }
+
+    /// The store goes away for longer than a completion is tried, again and again.
+    fn lose_the_store(&mut self, dice: &mut Chance) {
+        self.calls = 12 + dice.below(9);
+        self.spread = Duration::from_secs(25);
+        self.rates.insert(Fault::SlowHandler, dice.between(200, 600));
+        for _ in 0..3 {
+            let fault = [Fault::StoreDown, Fault::StoreDown, Fault::StorePause][dice.below(3)];
+            let (at, lasting) = (dice.millis(500, 25_000), dice.millis(4_000, 12_000));
+            self.events.push(Event { at, fault, gateway: 0, lasting });
         }
     }
 
