@@ -61,8 +61,8 @@ pub struct Service {
     tokens: Mutex<BTreeMap<String, Token>>,
     /// Whose record each token is of.
     tenants: Mutex<BTreeMap<Token, Tenant>>,
-    /// How many completions of a key did not go well.
-    completions_failed: Mutex<BTreeMap<String, usize>>,
+    /// How many calls about a key did not go well.
+    failed: Mutex<BTreeMap<String, usize>>,
     /// Until when outcomes of a key are kept, as was promised.
     completed: Mutex<BTreeMap<String, Vec<Timestamp>>>,
 }
@@ -88,9 +88,9 @@ impl Service {
         lock(&self.tenants).get(&token).cloned()
     }
 
-    /// How many completions of a key did not go well.
-    pub fn completions_failed(&self, key: &str) -> usize {
-        lock(&self.completions_failed).get(key).copied().unwrap_or(0)
+    /// How many calls about a key did not go well.
+    pub fn failed(&self, key: &str) -> usize {
+        lock(&self.failed).get(key).copied().unwrap_or(0)
     }
 
     /// How many outcomes of a key have expired by then.
@@ -179,9 +179,8 @@ impl Gate {
                 self.sim.struck(fault, &self.name);
                 self.sim.say(&self.name, &format!("  in {method} {key}"));
             }
-            let fails = fault.is_some() && method == "complete";
-            if fails {
-                *lock(&self.service.completions_failed).entry(key.to_owned()).or_default() += 1;
+            if fault.is_some() {
+                *lock(&self.service.failed).entry(key.to_owned()).or_default() += 1;
             }
             tokio::time::sleep(there).await;
             while let Some(until) = self.service.paused() {

@@ -42,6 +42,7 @@ pub fn judge(outcome: &Outcome) -> Vec<Broken> {
     judge.records_tell_what_happened();
     judge.calm_answers_are_right();
     judge.outcomes_are_stored_with_patience();
+    judge.gentle_worlds_leave_no_doubt();
     judge.histories_have_an_order();
     judge.broken
 }
@@ -293,13 +294,40 @@ impl Judge<'_> {
         let mut broken = Vec::new();
         for Heard { caller, asked, told, .. } in &self.outcome.heard {
             let unrecorded = told.as_ref().is_ok_and(|told| told.said == "unrecorded");
-            let failed = self.outcome.service.completions_failed(&asked.key);
+            let failed = self.outcome.service.failed(&asked.key);
             if unrecorded && failed < 3 {
-                broken.push(format!("{caller}: {} after {failed} completions that failed", asked.key));
+                broken.push(format!("{caller}: {} after {failed} calls that failed", asked.key));
             }
         }
         for how in broken {
             self.breaks("outcomes are stored with patience", how);
+        }
+    }
+
+    /// Where nothing strikes that leaves one, a doubt is a claim that somebody gave up too early, and a second effect a
+    /// claim that was taken from its holder.
+    fn gentle_worlds_leave_no_doubt(&mut self) {
+        if !self.outcome.sim.options.gentle {
+            return;
+        }
+        let mut broken = Vec::new();
+        for record in &self.outcome.rested {
+            let key = record.id.key().as_str();
+            if record.state.kind() == StateKind::InDoubt && self.outcome.service.failed(key) < 3 {
+                broken.push(format!("{key} is left in doubt: {:?}", record.state));
+            }
+        }
+        let mut effects: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for Entry { tenant, key, .. } in &self.outcome.entries {
+            *effects.entry((tenant, key)).or_default() += 1;
+        }
+        for ((tenant, key), count) in effects {
+            if count > 1 + self.expired(key) {
+                broken.push(format!("{key} of {tenant} was run {count} times"));
+            }
+        }
+        for how in broken {
+            self.breaks("gentle worlds leave no doubt", how);
         }
     }
 

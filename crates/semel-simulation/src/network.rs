@@ -119,7 +119,8 @@ impl Network {
         tokio::time::sleep(latency).await;
         life.runs().await;
         let name = format!("wire {number}");
-        let fault = self.sim.strike(Kind::Wire, &mut dice);
+        let spared = self.sim.options.gentle && to.side() == Side::Back;
+        let fault = self.sim.strike(Kind::Wire, &mut dice).filter(|_| !spared);
         match fault {
             Some(Fault::ConnectionRefused) => {
                 self.sim.struck(Fault::ConnectionRefused, &name);

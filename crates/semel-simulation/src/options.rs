@@ -51,6 +51,8 @@ pub struct Options {
     pub store_timeout: Duration,
     /// How long the upstream's answer is awaited.
     pub upstream_timeout: Duration,
+    /// Nothing strikes that would leave a doubt: then none may be left.
+    pub gentle: bool,
     /// How often each fault strikes, in a thousand.
     pub rates: BTreeMap<Fault, u64>,
     /// What happens when, which gateway it happens to, and for how long.
@@ -91,6 +93,7 @@ impl Options {
             wait: dice.millis(500, 10_000),
             store_timeout: dice.millis(500, 5_000),
             upstream_timeout: dice.millis(2_000, 15_000),
+            gentle: false,
             rates: BTreeMap::new(),
             events: Vec::new(),
             plant: None,
@@ -102,6 +105,7 @@ impl Options {
         match dice.below(8) {
             0 => options.stand_still(&mut dice),
             1 => options.lose_the_store(&mut dice),
+            2 => options.be_gentle(&mut dice),
             _ => {}
         }
         options.events.sort_by_key(|event| event.at);
@@ -136,6 +140,31 @@ impl Options {
             let (at, lasting) = (dice.millis(500, 25_000), dice.millis(4_000, 12_000));
             self.events.push(Event { at, fault, gateway: 0, lasting });
         }
+    }
+
+    /// Clients and their connections fail as ever, effects take longer than leases, and the way to the store is bad but
+    /// for no longer than an outcome is tried to be stored. Where doubts are held, the clock may step over a lease as
+    /// well: its holder still completes it.
+    fn be_gentle(&mut self, dice: &mut Chance) {
+        self.gentle = true;
+        let held = self.mode == Mode::Hold;
+        self.upstream_timeout = Duration::from_secs(60);
+        self.rates.retain(|fault, rate| match fault.kind() {
+            Kind::Wire | Kind::Caller => true,
+            Kind::Store => {
+                *rate = (*rate).min(60);
+                held
+            }
+            Kind::Upstream | Kind::Event => false,
+        });
+        self.rates.insert(Fault::SlowHandler, dice.between(200, 600));
+        self.rates.insert(Fault::Duplicates, dice.between(100, 600));
+        self.rates.insert(Fault::HangUp, dice.between(100, 600));
+        self.events.retain(|event| match event.fault {
+            Fault::TwoGateways | Fault::PurgeRuns | Fault::PartitionFront => true,
+            Fault::ClockAhead => held,
+            _ => false,
+        });
     }
 
     fn choose(&mut self, fault: Fault, dice: &mut Chance) {
@@ -212,6 +241,9 @@ impl Options {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}: {:?}, duplicates {:?}", self.seed, self.mode, self.on_duplicate)?;
+        if self.gentle {
+            writeln!(f, "  gentle: no doubt may be left")?;
+        }
         writeln!(f, "  {} gateways, {} calls within {:?}", self.gateways, self.calls, self.spread)?;
         writeln!(f, "  lease {:?}, retention {:?}, wait {:?}", self.lease, self.retention, self.wait)?;
         writeln!(
