@@ -157,6 +157,10 @@ impl Options {
             }
             Kind::Upstream | Kind::Event => false,
         });
+        if held {
+            self.rates.insert(Fault::StoreRefuses, dice.between(20, 60));
+            self.rates.insert(Fault::StoreReplyLost, dice.between(20, 60));
+        }
         self.rates.insert(Fault::SlowHandler, dice.between(200, 600));
         self.rates.insert(Fault::Duplicates, dice.between(100, 600));
         self.rates.insert(Fault::HangUp, dice.between(100, 600));
