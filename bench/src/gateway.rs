@@ -15,10 +15,11 @@ use serde::Serialize;
 mod floor;
 mod load;
 mod middle;
+mod outside;
 mod upstream;
 
-use load::{Saw, Workload};
-use middle::Middle;
+use load::{Load, Saw, Workload};
+use middle::{Middle, Outside};
 use upstream::Ledger;
 
 #[derive(clap::Args)]
@@ -55,15 +56,13 @@ pub(crate) struct Arguments {
 /// Processes of a measurement.
 #[derive(clap::Subcommand)]
 pub(crate) enum Part {
-    /// Counts effects.
-    Upstream,
+    /// Calls, and counts effects.
+    Outside,
     /// Forwards and does nothing else.
     Floor {
         /// Where to.
         upstream: Authority,
     },
-    /// Calls.
-    Load(load::Arguments),
 }
 
 pub(crate) fn run_part(part: Part) -> Result<(), Box<dyn Error>> {
@@ -71,9 +70,8 @@ pub(crate) fn run_part(part: Part) -> Result<(), Box<dyn Error>> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match part {
-            Part::Upstream => upstream::run().await,
+            Part::Outside => outside::run().await,
             Part::Floor { upstream } => floor::run(upstream).await,
-            Part::Load(arguments) => load::run(arguments).await,
         }
     })
 }
@@ -102,7 +100,8 @@ struct Row {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let (_upstream, port) = middle::upstream()?;
+    let mut outside = Outside::start()?;
+    let port = outside.upstream;
     let start = |name: &String| Middle::start(name, port, &arguments.semel, &arguments.folder);
     let middles: Vec<Middle> = arguments.middles.iter().map(start).collect::<Result<_, _>>()?;
     println!("one fdatasync of 4 KiB: {:.0} us (median of 200)", fdatasync_us(&arguments.folder)?);
@@ -112,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             let mut rounds = vec![Vec::new(); middles.len()];
             for round in 0..arguments.rounds {
                 for (middle, rounds) in middles.iter().zip(&mut rounds) {
-                    rounds.push(measure(arguments, middle, port, (workload, connections, round))?);
+                    rounds.push(measure(arguments, middle, &mut outside, (workload, connections, round))?);
                 }
             }
             let new = middles.iter().zip(rounds).map(|(middle, rounds)| Row {
@@ -136,26 +135,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 fn measure(
     arguments: &Arguments,
     middle: &Middle,
-    upstream: u16,
+    outside: &mut Outside,
     (workload, connections, round): (Workload, u64, usize),
 ) -> Result<Figures, Box<dyn Error>> {
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
     let prefix = format!("{since_1970:x}-{round}");
-    let workload_name = clap::ValueEnum::to_possible_value(&workload).ok_or("a hidden workload")?;
-    let (port, connections) = (middle.port.to_string(), connections.to_string());
-    let milliseconds = arguments.milliseconds.to_string();
-    let mut command =
-        vec!["--port", &port, "--workload", workload_name.get_name(), "--connections", &connections];
-    command.extend(["--milliseconds", &milliseconds, "--prefix", &prefix]);
-    if arguments.http2 && middle.name != "none" {
-        command.push("--http2");
-    }
-    if middle.is_bare() {
-        command.push("--bare");
-    }
-    let (before, ledger) = (middle.cpu(), ledger(upstream)?);
-    let saw: Saw = middle::load(&command)?;
-    let (after, now) = (middle.cpu(), self::ledger(upstream)?);
+    let load = Load {
+        port: middle.port,
+        workload,
+        connections,
+        milliseconds: arguments.milliseconds,
+        http2: arguments.http2 && middle.name != "none",
+        bare: middle.is_bare(),
+        prefix,
+    };
+    let (before, ledger) = (middle.cpu(), ledger(outside.upstream)?);
+    let saw = outside.call(&load)?;
+    let (after, now) = (middle.cpu(), self::ledger(outside.upstream)?);
     hold_against(middle, workload, &saw, (ledger, now))?;
     let answers = saw.answers.max(1) as f64;
     let each = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / answers;

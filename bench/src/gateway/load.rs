@@ -1,6 +1,6 @@
 //! Callers in a closed loop over HTTP/1.1 or HTTP/2, who look at every answer.
 //!
-//! A process of its own, on the upstream's core. A wrong answer ends the measurement: a fast wrong answer is none.
+//! They live in the upstream's process. A wrong answer ends the measurement: a fast wrong answer is none.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const BODY: &str = concat!(
 );
 
 /// Which keys requests have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Workload {
     /// Each a key of its own.
     Fresh,
@@ -44,23 +44,17 @@ pub(crate) enum Workload {
     Crowd,
 }
 
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[arg(long)]
+/// What callers are told to do.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Load {
     pub(super) port: u16,
-    #[arg(long)]
     pub(super) workload: Workload,
-    #[arg(long)]
     pub(super) connections: u64,
-    #[arg(long)]
     pub(super) milliseconds: u64,
-    #[arg(long)]
     pub(super) http2: bool,
     /// Whether nobody in the middle knows keys, so that a repeated one has another answer.
-    #[arg(long)]
     pub(super) bare: bool,
     /// Begins every key.
-    #[arg(long)]
     pub(super) prefix: String,
 }
 
@@ -77,7 +71,7 @@ pub(super) struct Saw {
 }
 
 struct Callers {
-    arguments: Arguments,
+    load: Load,
     until: Instant,
     next: Cell<u64>,
     fresh: Cell<u64>,
@@ -86,57 +80,55 @@ struct Callers {
     latencies: RefCell<Vec<Duration>>,
 }
 
-/// Prints what it saw as JSON.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+pub(super) async fn run(load: Load) -> Result<Saw, Box<dyn Error>> {
     let mut callers = Callers {
         until: Instant::now() + Duration::from_secs(600),
-        arguments,
+        load,
         next: Cell::new(0),
         fresh: Cell::new(0),
         first: RefCell::default(),
         latencies: RefCell::default(),
     };
-    if matches!(callers.arguments.workload, Workload::Replay | Workload::Mixed) {
+    if matches!(callers.load.workload, Workload::Replay | Workload::Mixed) {
         let mut caller = callers.caller().await?;
         for hot in 0..HOT_KEYS {
             callers.ask(&mut caller, Some(&callers.hot(hot))).await?;
         }
     }
     let begun = Instant::now();
-    callers.until = begun + Duration::from_millis(callers.arguments.milliseconds);
+    callers.until = begun + Duration::from_millis(callers.load.milliseconds);
     let callers = Rc::new(callers);
     let mut tasks = JoinSet::new();
-    for _ in 0..callers.arguments.connections {
+    for _ in 0..callers.load.connections {
         tasks.spawn_local(Rc::clone(&callers).call());
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    println!("{}", serde_json::to_string(&callers.saw(begun.elapsed()))?);
-    Ok(())
+    Ok(callers.saw(begun.elapsed()))
 }
 
 impl Callers {
     fn hot(&self, hot: u64) -> String {
-        format!("{}-hot-{hot:03}", self.arguments.prefix)
+        format!("{}-hot-{hot:03}", self.load.prefix)
     }
 
     fn key(&self) -> Option<String> {
         let number = self.next.replace(self.next.get() + 1);
-        let repeated = match self.arguments.workload {
+        let repeated = match self.load.workload {
             Workload::Unkeyed => return None,
             Workload::Fresh => false,
             Workload::Replay | Workload::Crowd => true,
             Workload::Mixed => !number.is_multiple_of(5),
         };
-        if self.arguments.workload == Workload::Crowd {
+        if self.load.workload == Workload::Crowd {
             return Some(self.hot(0));
         }
         if repeated {
             return Some(self.hot(number % HOT_KEYS));
         }
         self.fresh.set(self.fresh.get() + 1);
-        Some(format!("{}-{number:016x}", self.arguments.prefix))
+        Some(format!("{}-{number:016x}", self.load.prefix))
     }
 
     async fn call(self: Rc<Self>) -> Result<(), String> {
@@ -146,7 +138,7 @@ impl Callers {
             let sent = Instant::now();
             self.ask(&mut caller, key.as_deref()).await?;
             self.latencies.borrow_mut().push(sent.elapsed());
-            if self.arguments.workload == Workload::Crowd {
+            if self.load.workload == Workload::Crowd {
                 break;
             }
         }
@@ -154,9 +146,9 @@ impl Callers {
     }
 
     async fn caller(&self) -> Result<Caller, Box<dyn Error>> {
-        let stream = TcpStream::connect(("127.0.0.1", self.arguments.port)).await?;
+        let stream = TcpStream::connect(("127.0.0.1", self.load.port)).await?;
         stream.set_nodelay(true)?;
-        if !self.arguments.http2 {
+        if !self.load.http2 {
             return Ok(Caller::Http1 { stream, read: BytesMut::with_capacity(8 * 1024) });
         }
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
@@ -166,7 +158,7 @@ impl Callers {
 
     /// One request; an answer that is not the right one is an error.
     async fn ask(&self, caller: &mut Caller, key: Option<&str>) -> Result<(), String> {
-        let pause = self.arguments.workload == Workload::Crowd;
+        let pause = self.load.workload == Workload::Crowd;
         let (status, body) = match caller {
             Caller::Http1 { stream, read } => {
                 http1(stream, read, key, pause).await.map_err(|error| error.to_string())?
@@ -178,7 +170,7 @@ impl Callers {
             let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
             return Err(format!("a wrong answer to {key:?}: {status} {text}"));
         }
-        if let Some(key) = key.filter(|key| key.contains("-hot-") && !self.arguments.bare) {
+        if let Some(key) = key.filter(|key| key.contains("-hot-") && !self.load.bare) {
             let mut first = self.first.borrow_mut();
             match first.get(key) {
                 Some(first) if *first == body => {}

@@ -3,15 +3,16 @@
 
 use std::any::Any;
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use semel_testkit::server::postgres::PostgresServer;
 use semel_testkit::server::redis::RedisServer;
 
+use super::load::{Load, Saw};
 use crate::servers;
 
 /// The core of whatever is measured, and that of callers and upstream.
@@ -57,27 +58,42 @@ fn own(core: &str, arguments: &[&str]) -> Result<Command, Box<dyn Error>> {
 }
 
 /// Starts it, and reads the port that its first line names.
-fn serving(mut command: Command) -> Result<(Process, u16), Box<dyn Error>> {
+fn serving(command: &mut Command) -> Result<(Process, u16, BufReader<ChildStdout>), Box<dyn Error>> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().ok_or("no output")?;
     let process = Process(child);
     let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    Ok((process, line.trim().parse().map_err(|_| format!("it said no port but {line:?}"))?))
+    let mut output = BufReader::new(output);
+    output.read_line(&mut line)?;
+    let port = line.trim().parse().map_err(|_| format!("it said no port but {line:?}"))?;
+    Ok((process, port, output))
 }
 
-/// The upstream, on the callers' core.
-pub(super) fn upstream() -> Result<(Process, u16), Box<dyn Error>> {
-    serving(own(OTHER_CORE, &["upstream"])?)
+/// Callers and upstream, on a core of their own.
+pub(super) struct Outside {
+    process: Process,
+    output: BufReader<ChildStdout>,
+    /// The upstream's port.
+    pub(super) upstream: u16,
 }
 
-/// Runs the callers to their end.
-pub(super) fn load(arguments: &[&str]) -> Result<super::load::Saw, Box<dyn Error>> {
-    let output = own(OTHER_CORE, &[&["load"], arguments].concat())?.stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err("the callers met a wrong answer, see above".into());
+impl Outside {
+    pub(super) fn start() -> Result<Self, Box<dyn Error>> {
+        let mut command = own(OTHER_CORE, &["outside"])?;
+        let (process, upstream, output) = serving(command.stdin(Stdio::piped()))?;
+        Ok(Self { process, output, upstream })
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+
+    /// Runs the callers to their end.
+    pub(super) fn call(&mut self, load: &Load) -> Result<Saw, Box<dyn Error>> {
+        let input = self.process.0.stdin.as_mut().ok_or("it has no input")?;
+        writeln!(input, "{}", serde_json::to_string(load)?)?;
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err("the callers met a wrong answer, see above".into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
 }
 
 /// What stands between callers and upstream.
@@ -123,8 +139,8 @@ impl Middle {
                 _parts: Vec::new(),
             }),
             "floor" => {
-                let (process, port) =
-                    serving(own(MIDDLE_CORE, &["floor", &format!("127.0.0.1:{upstream}")])?)?;
+                let (process, port, _) =
+                    serving(&mut own(MIDDLE_CORE, &["floor", &format!("127.0.0.1:{upstream}")])?)?;
                 Ok(Self {
                     name: "floor",
                     port,

@@ -1,11 +1,10 @@
 //! The upstream that every request ends at: 201 with 1 KiB, and a ledger of how often each key took effect.
 //!
-//! A process of its own, so that its CPU time is not the gateway's. `GET /ledger` tells the ledger.
+//! `GET /ledger` tells the ledger.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::error::Error;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,10 +36,7 @@ struct Book {
     by_key: HashMap<Box<[u8]>, u32>,
 }
 
-/// Serves until it is killed; its first line of output is its port.
-pub(super) async fn run() -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    println!("{}", listener.local_addr()?.port());
+pub(super) async fn serve(listener: TcpListener) -> std::io::Result<()> {
     let book = Rc::new(RefCell::new(Book::default()));
     loop {
         let (stream, _) = listener.accept().await?;

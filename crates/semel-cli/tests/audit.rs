@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use semel_testkit::port::Port;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -148,7 +149,8 @@ urllib.request.urlopen(urllib.request.Request(to, data=b"x", method="POST")).rea
 
 #[test]
 fn serve_says_what_to_do_and_judges_what_comes() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = Port::take();
+    let port = taken.number();
     let mut serving = Command::new(SEMEL)
         .args(["audit", "serve", "--check", "C17", "--quiet-s", "1", "--json", "--port", &port.to_string()])
         .stdout(Stdio::piped())

@@ -23,6 +23,7 @@ use semel_client::journal::sqlite::{Durability, SqliteJournal};
 use semel_client::{Client, Error, Once};
 use semel_testkit::client::{Call, Connection};
 use semel_testkit::gateway::Gateway;
+use semel_testkit::port::Port;
 use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -168,7 +169,7 @@ impl Acting {
     fn url(&self) -> String {
         match self {
             Self::Here(upstream) => upstream.url(),
-            Self::Process(actor) => format!("http://127.0.0.1:{}", actor.port),
+            Self::Process(actor) => format!("http://127.0.0.1:{}", actor.port.number()),
         }
     }
 
@@ -193,24 +194,22 @@ impl Acting {
         let Self::Process(actor) = self else { panic!("only a process can be killed") };
         actor.child.start_kill().expect("it has not been waited for");
         actor.child.wait().await.expect("it was started");
-        actor.child = Actor::start(&actor.acts, actor.port).await;
+        actor.child = Actor::start(&actor.acts, actor.port.number()).await;
     }
 }
 
 /// An upstream in a process of its own. What it did is in a file, a line for each effect, written before it answers.
 struct Actor {
     child: Child,
-    port: u16,
+    port: Port,
     acts: PathBuf,
 }
 
 impl Actor {
     async fn new(folder: &Path) -> Self {
-        // Below the ports that the system hands out to connections: while the upstream is dead nobody takes it.
-        let own = 20_000 + u16::try_from(std::process::id() % 10_000).expect("it is small");
-        let port = (own..32_000).find(|port| Reserved::at(*port).is_ok()).expect("a free port");
+        let port = Port::take();
         let acts = folder.join("acts");
-        Self { child: Self::start(&acts, port).await, port, acts }
+        Self { child: Self::start(&acts, port.number()).await, port, acts }
     }
 
     async fn start(acts: &Path, port: u16) -> Child {

@@ -232,12 +232,27 @@ async fn accept<L: Listen>(
 
 type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Who is at the other end of a connection.
-#[derive(Clone)]
+/// Who is at the other end of a connection, in the words in which the upstream is told.
 struct Peer {
     address: SocketAddr,
-    secure: bool,
     subject: Option<CertificateSubject>,
+    proto: HeaderValue,
+    forwarded_for: HeaderValue,
+    /// The beginning of an element of `Forwarded`.
+    forwarded: String,
+}
+
+impl Peer {
+    fn new(address: SocketAddr, secure: bool, subject: Option<CertificateSubject>) -> Arc<Self> {
+        let proto = if secure { "https" } else { "http" };
+        let ip = address.ip();
+        let forwarded = match ip {
+            IpAddr::V4(ip) => format!("for={ip};proto={proto}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
+        };
+        let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is printable");
+        Arc::new(Self { address, subject, proto: HeaderValue::from_static(proto), forwarded_for, forwarded })
+    }
 }
 
 impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
@@ -249,14 +264,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
     ) -> Result<(), ServeError> {
         let Some(TlsAcceptorOf(acceptor)) = self.tls.clone() else {
             let http2 = self.opened(stream.speaks_http2(), &drain).await?;
-            let peer = Peer { address, secure: false, subject: None };
-            return self.speak(stream, http2, peer, drain).await;
+            return self.speak(stream, http2, Peer::new(address, false, None), drain).await;
         };
         let stream = self.opened(acceptor.accept(stream), &drain).await?;
         let (_, session) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(b"h2");
         let subject = tls::subject(session.peer_certificates());
-        self.speak(stream, http2, Peer { address, secure: true, subject }, drain).await
+        self.speak(stream, http2, Peer::new(address, true, subject), drain).await
     }
 
     /// What comes before the first request: bounded in time, and ended with nothing lost when the drain begins.
@@ -276,13 +290,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         http2: bool,
-        peer: Peer,
+        peer: Arc<Peer>,
         drain: Arc<Ending>,
     ) -> Result<(), ServeError> {
         let header_timeout = self.header_timeout;
         let service = service_fn(move |request| {
-            let (door, peer) = (Arc::clone(&self), peer.clone());
-            async move { Ok::<_, Infallible>(door.answer(request, peer).await) }
+            let (door, peer) = (Arc::clone(&self), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(door.answer(request, &peer).await) }
         });
         let stream = TokioIo::new(stream);
         if http2 {
@@ -307,7 +321,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
         Ok(connection.await?)
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer<Body<Incoming>> {
+    async fn answer(&self, mut request: Request<Incoming>, peer: &Peer) -> Answer<Body<Incoming>> {
         if let Err(detail) = refuse_ambiguous(&mut request) {
             tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
             let mut refusal = Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
@@ -317,17 +331,15 @@ impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
         }
         leave_connection(&mut request);
         let id = request_id(&mut request);
-        forwarded(&mut request, &peer);
-        if let Some(subject) = peer.subject {
-            request.extensions_mut().insert(subject);
+        forwarded(&mut request, peer);
+        if let Some(subject) = &peer.subject {
+            request.extensions_mut().insert(subject.clone());
         }
         let mut service = self.service.clone();
-        let span = tracing::info_span!("request", id);
+        let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
         let answered = service.call(request).instrument(span).await;
         let mut answer: Response<_> = answered.unwrap_or_else(|never: Infallible| match never {});
-        if let Ok(id) = HeaderValue::from_str(&id) {
-            answer.headers_mut().entry(REQUEST_ID).or_insert(id);
-        }
+        answer.headers_mut().entry(REQUEST_ID).or_insert(id);
         answer
     }
 }
@@ -439,45 +451,49 @@ fn join_cookies(request: &mut Request<Incoming>) {
 }
 
 /// The caller's id for this request, or a fresh one; it goes to the upstream and into the log.
-fn request_id(request: &mut Request<Incoming>) -> String {
-    if let Some(id) =
-        request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 128)
-    {
-        return id.to_owned();
+fn request_id(request: &mut Request<Incoming>) -> HeaderValue {
+    let headers = request.headers_mut();
+    if let Some(id) = headers.get(&REQUEST_ID).filter(|id| id.len() <= 128 && id.to_str().is_ok()) {
+        return id.clone();
     }
     let id = uuid::Uuid::now_v7().simple().to_string();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        request.headers_mut().insert(REQUEST_ID, value);
-    }
+    let id = HeaderValue::try_from(id).expect("a UUID is printable");
+    headers.insert(REQUEST_ID, id.clone());
     id
 }
 
 /// Tells the upstream who asked: appended to what a proxy in front has said.
 fn forwarded(request: &mut Request<Incoming>, peer: &Peer) {
     let host = request.headers().get(header::HOST).cloned();
-    let proto = if peer.secure { "https" } else { "http" };
-    let by = match peer.address.ip() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
     let headers = request.headers_mut();
-    append(headers, &FORWARDED_FOR, &peer.address.ip().to_string());
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
-    let mut element = format!("for={by};proto={proto}");
+    append(headers, FORWARDED_FOR, peer.forwarded_for.clone());
+    headers.entry(FORWARDED_PROTO).or_insert_with(|| peer.proto.clone());
+    let named = host.as_ref().and_then(|host| host.to_str().ok());
+    let element = match named {
+        Some(host) => [&peer.forwarded, ";host=\"", host, "\""].concat(),
+        None => peer.forwarded.clone(),
+    };
     if let Some(host) = host {
-        if let Ok(text) = host.to_str() {
-            element.push_str(&format!(";host=\"{text}\""));
-        }
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
-    append(headers, &header::FORWARDED, &element);
+    if let Ok(element) = HeaderValue::try_from(element) {
+        append(headers, header::FORWARDED, element);
+    }
 }
 
-fn append(headers: &mut http::HeaderMap, name: &HeaderName, element: &str) {
-    let mut list: Vec<String> =
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
-    list.push(element.to_owned());
-    if let Ok(value) = HeaderValue::try_from(list.join(", ")) {
+fn append(headers: &mut http::HeaderMap, name: HeaderName, element: HeaderValue) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, element);
+        return;
+    }
+    let list: Vec<&[u8]> = headers
+        .get_all(&name)
+        .iter()
+        .chain([&element])
+        .filter(|value| value.to_str().is_ok())
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(value) = HeaderValue::try_from(list.join(&b", "[..])) {
         headers.insert(name, value);
     }
 }

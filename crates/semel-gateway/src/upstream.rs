@@ -6,6 +6,7 @@
 //! upstream that closes one just as a request is written to it leaves the outcome unknown.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,7 +29,10 @@ use crate::config::{Config, HostName};
 
 /// The upstream as a service. Never fails: what went wrong is an answer that says so.
 #[derive(Clone, Debug)]
-pub struct Upstream<C = HttpsConnector<HttpConnector>> {
+pub struct Upstream<C = HttpsConnector<HttpConnector>>(Arc<Way<C>>);
+
+#[derive(Debug)]
+struct Way<C> {
     client: Client<C, Body<Incoming>>,
     scheme: Scheme,
     authority: Authority,
@@ -50,7 +54,7 @@ impl<C: Connect + Clone> Upstream<C> {
             .http2_only(http2_only)
             .set_host(false)
             .build(connector);
-        Some(Self {
+        Some(Self(Arc::new(Way {
             client,
             scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
             authority: uri.authority()?.clone(),
@@ -61,9 +65,11 @@ impl<C: Connect + Clone> Upstream<C> {
                 HostName::Upstream
             }),
             timeout: config.timeouts.upstream.0,
-        })
+        })))
     }
+}
 
+impl<C> Way<C> {
     /// The request as the upstream gets it. The client's connection has been left behind at the door.
     fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -128,13 +134,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>
     fn call(&mut self, mut request: Request<Body<Incoming>>) -> Self::Future {
         let covered = matches!(request.body(), Body::Whole { .. });
         let upgrading = upgrades(&request).then(|| hyper::upgrade::on(&mut request));
-        if let Err(error) = self.address(&mut request) {
+        if let Err(error) = self.0.address(&mut request) {
             tracing::warn!(%error, "the request cannot be addressed to the upstream");
             let detail = "The request's path or host cannot be sent on. Nothing was sent.";
             return Box::pin(std::future::ready(Ok(failed(Code::BadRequest, detail, EffectReport::NotRun))));
         }
-        let sending = self.client.request(request);
-        let timeout = self.timeout;
+        let sending = self.0.client.request(request);
+        let timeout = self.0.timeout;
         Box::pin(async move {
             let answer = if covered {
                 match tokio::time::timeout(timeout, sending).await {

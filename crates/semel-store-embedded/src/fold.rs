@@ -302,6 +302,7 @@ impl Folder {
             index.queue.pop_front();
             index.take_pending(*entry, digest);
         }
+        index.near.folded(folded.entries.iter().map(|(_, digest)| digest));
         index.absorb_upkeep(folded.sealed);
         self.due.extend(index.closed(now));
     }

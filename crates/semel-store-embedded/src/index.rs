@@ -16,6 +16,7 @@ use semel::{Record, RecordId, Token};
 use crate::codec::{self, Body};
 use crate::fault::Fault;
 use crate::filter::Filter;
+use crate::near::Near;
 use crate::segment::{Class, Place};
 
 /// About how many digests lie in one chunk of a sealed segment's index.
@@ -41,6 +42,7 @@ pub(crate) struct Index {
     /// How many segments were sealed so far. Sealed ones gain no record, so whoever found nothing in them need not
     /// look again before this has changed.
     pub(crate) seals: u64,
+    pub(crate) near: Near,
 }
 
 /// A live claim.

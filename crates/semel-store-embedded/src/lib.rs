@@ -27,6 +27,7 @@ mod filter;
 mod fold;
 mod index;
 mod log;
+mod near;
 mod open;
 mod owner;
 mod reader;

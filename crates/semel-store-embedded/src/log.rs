@@ -117,6 +117,15 @@ impl Spare {
         Ok(())
     }
 
+    /// Gives the file away as the one at `path`; `None` when there is none. One step: as soon as it is taken, the next
+    /// one may be made where it lies.
+    fn take(&self, path: &Path) -> io::Result<Option<File>> {
+        let mut slot = self.slot();
+        let Some(file) = slot.take() else { return Ok(None) };
+        fs::rename(&self.path, path)?;
+        Ok(Some(file))
+    }
+
     /// Ends it with the store.
     pub(crate) fn remove(&self) {
         if self.slot().take().is_some() {
@@ -186,13 +195,11 @@ impl Log {
     /// Nobody knows whether the next file survives a power cut.
     pub(crate) fn turn_over(&mut self) -> io::Result<Option<Closed>> {
         let path = path_of(&self.base, self.number + 1);
-        let spare = self.spare.slot().take();
+        let Ok(spare) = self.spare.take(&path) else { return Ok(None) };
         let filled = spare.is_some();
-        let file = match spare {
-            Some(file) => fs::rename(&self.spare.path, &path).map(|()| file),
-            None => private().truncate(true).open(&path),
+        let Ok(file) = spare.map_or_else(|| private().truncate(true).open(&path), Ok) else {
+            return Ok(None);
         };
-        let Ok(file) = file else { return Ok(None) };
         let closed = Closed { path: path_of(&self.base, self.number), end: self.next };
         (self.file, self.filled, self.number, self.length) = (file, filled, self.number + 1, 0);
         self.sync_folder()?;
@@ -330,4 +337,40 @@ fn frame_at(number: u64, bytes: &[u8], offset: usize) -> Option<(u64, &[u8])> {
 /// Whether there is a whole frame after `offset`: then what lies there is damage, and not the end of the log.
 fn continues(number: u64, bytes: &[u8], offset: usize) -> bool {
     (offset + 1..bytes.len()).any(|at| frame_at(number, bytes, at).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_spare_that_is_made_while_another_is_taken_leaves_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("store");
+        let spare = Arc::new(Spare::new(&base));
+        let mut log = Log::begin(&base, 1, 0, true, Arc::clone(&spare)).unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    spare.make().unwrap();
+                }
+            });
+            for number in 2..12 {
+                while spare.slot().is_none() {
+                    std::thread::yield_now();
+                }
+                assert!(log.turn_over().unwrap().is_some());
+                assert!(log.append(b"claims", 1).is_ok());
+                // The next one is there, so nobody writes to the first any more.
+                while spare.slot().is_none() {
+                    std::thread::yield_now();
+                }
+                let bytes = fs::read(path_of(&base, number)).unwrap();
+                assert_eq!(frame_at(number, &bytes, 0), Some((number - 2, &b"claims"[..])));
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+    }
 }

@@ -21,6 +21,7 @@ use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::fault::Fault;
 use crate::fold::Job;
 use crate::index::{self, Candidate, Index, Known, Resolved};
+use crate::near::ReadAt;
 use crate::open::{self, Opened};
 use crate::reader::{Readers, Scan};
 use crate::watch::Watchers;
@@ -114,38 +115,46 @@ impl EmbeddedStore {
 
     /// The record as it stands at `now`, read beside the writer.
     async fn read(&self, id: &RecordId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        match self.look(id, now)?.0 {
+        match self.look(id, now)? {
             Looked::Known(record) => Ok(record),
-            Looked::Folded(candidates) => self.resolve(id, now, candidates).await,
+            Looked::Folded(folded) => self.resolve(id, now, folded).await,
         }
     }
 
-    /// What the index says, and how many segments were sealed then.
-    fn look(&self, id: &RecordId, now: Timestamp) -> Result<(Looked, u64), StoreError> {
+    /// What is in memory.
+    fn look(&self, id: &RecordId, now: Timestamp) -> Result<Looked, StoreError> {
         let index = self.index();
-        let looked = match index.find(id, now, None).map_err(Fault::into_error)? {
+        Ok(match index.find(id, now, None).map_err(Fault::into_error)? {
             Known::Live(live) => Looked::Known(live.record.clone().at(now)),
             Known::Pending(pending) => {
                 let settled = pending.settled.as_ref();
                 Looked::Known(settled.and_then(|settled| settled.record.clone().at(now)))
             }
-            Known::Folded(candidates) => Looked::Folded(candidates),
-        };
-        Ok((looked, index.seals))
+            Known::Folded(candidates) => {
+                let near = index.near.get(&id.digest()).filter(|record| record.id == *id);
+                match near.and_then(|record| record.at(now)) {
+                    Some(record) => Looked::Known(Some(record)),
+                    None => Looked::Folded(InTables { candidates, seals: index.seals, at: index.near.now() }),
+                }
+            }
+        })
     }
 
     async fn resolve(
         &self,
         id: &RecordId,
         now: Timestamp,
-        candidates: Vec<Candidate>,
+        InTables { candidates, at, .. }: InTables,
     ) -> Result<Option<Record>, StoreError> {
         if candidates.is_empty() {
             return Ok(None);
         }
         let wanted = id.clone();
         match self.readers.run(move |conn| index::resolve(conn, &candidates, &wanted, now)).await {
-            Ok(Resolved::Live(record)) => Ok(Some(*record)),
+            Ok(Resolved::Live(record)) => {
+                self.index().near.put(&record, at);
+                Ok(Some(*record))
+            }
             Ok(Resolved::Absent) => Ok(None),
             // The writer has moved or dropped it since the index was read, or it is lost: the writer knows.
             Ok(Resolved::Removed) | Err(Fault::Missing(_)) => match self.ask(Request::Get(id.clone())).await?
@@ -169,8 +178,16 @@ impl EmbeddedStore {
 /// What the index says of a record.
 enum Looked {
     Known(Option<Record>),
-    /// In one of these, or absent.
-    Folded(Vec<Candidate>),
+    Folded(InTables),
+}
+
+/// A record that is folded or absent.
+struct InTables {
+    /// Where it may be.
+    candidates: Vec<Candidate>,
+    /// As [`Index::seals`].
+    seals: u64,
+    at: ReadAt,
 }
 
 impl Store for EmbeddedStore {
@@ -190,13 +207,12 @@ impl Store for EmbeddedStore {
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         Box::pin(async move {
             let now = self.clock.now();
-            let (known, seals) = self.look(&args.id, now)?;
             let mut looked = None;
-            let standing = match known {
+            let standing = match self.look(&args.id, now)? {
                 Looked::Known(record) => record,
-                Looked::Folded(candidates) => {
-                    looked = candidates.is_empty().then_some(seals);
-                    self.resolve(&args.id, now, candidates).await?
+                Looked::Folded(folded) => {
+                    looked = folded.candidates.is_empty().then_some(folded.seals);
+                    self.resolve(&args.id, now, folded).await?
                 }
             };
             if let Some(standing) = standing {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use semel::clock::{ManualClock, Timestamp};
 use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
-use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, StoreErrorKind};
+use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, ScanArgs, StoreErrorKind};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant, fingerprint};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenErrorKind};
 
@@ -135,6 +135,26 @@ async fn a_truncated_file_never_makes_a_wrong_answer() {
             "{end} bytes"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_from_the_tables_is_forgotten_when_they_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(EmbeddedConfig::new(folder.path().join("store"))).unwrap();
+    let first = claim(&store, "k").await;
+    store.complete(completion(&first, b"first".to_vec(), HOUR)).await.unwrap();
+    // A scan takes to the tables what is not there yet.
+    let fold = || store.scan(ScanArgs::default());
+    fold().await.unwrap();
+    assert!(store.get(&first.id).await.unwrap().is_some());
+    let purge = ReleaseArgs { id: first.id.clone(), guard: first.guard, from: ReleaseFrom::Finished };
+    store.release(purge).await.unwrap();
+    fold().await.unwrap();
+    assert_eq!(store.get(&first.id).await.unwrap(), None);
+    let second = claim(&store, "k").await;
+    store.complete(completion(&second, b"second".to_vec(), HOUR)).await.unwrap();
+    fold().await.unwrap();
+    assert_eq!(store.get(&first.id).await.unwrap().unwrap().guard, second.guard);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

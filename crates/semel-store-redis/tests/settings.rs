@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use semel::Store;
 use semel::store::{Durability, Survives};
 use semel_store_redis::{OpenErrorKind, RedisConfig, RedisStore};
+use semel_testkit::port::Port;
 use semel_testkit::server::redis::{RedisCluster, RedisServer};
 use tokio::time::Instant;
 
@@ -233,7 +233,8 @@ async fn a_server_that_is_loading_is_told_apart_from_an_outage() {
 
 #[tokio::test]
 async fn nobody_listening_is_an_outage() {
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Port::take();
+    let addr = format!("127.0.0.1:{}", nobody.number());
     assert_refused(&format!("redis://{addr}"), OpenErrorKind::Unreachable, &["cannot be reached"]).await;
     assert_refused(&format!("redis-cluster://{addr}"), OpenErrorKind::Unreachable, &["cannot be reached"])
         .await;

@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod ledger;
 #[cfg(feature = "model")]
 pub mod model;
+pub mod port;
 #[cfg(feature = "http")]
 pub mod repeat;
 #[cfg(feature = "servers")]

@@ -16,6 +16,10 @@ use crate::body::Body;
 use crate::profile::Profile;
 use crate::route::Route;
 
+const KEY: HeaderName = HeaderName::from_static(wire::KEY);
+const STATUS: HeaderName = HeaderName::from_static(wire::STATUS);
+const EXPIRES: HeaderName = HeaderName::from_static(wire::EXPIRES);
+
 /// What a covered answer says about itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks<'a> {
@@ -47,7 +51,9 @@ pub fn store(
         write_block(&mut head, trailers, |_| true);
     }
     let body_kept = body.is_some();
-    Outcome { code: status.as_u16(), head: head.freeze(), body: body.unwrap_or_default(), body_kept }
+    // A slice of its connection's read buffer would keep all of that in memory for as long as the record is there.
+    let body = body.map(|body| Bytes::copy_from_slice(&body)).unwrap_or_default();
+    Outcome { code: status.as_u16(), head: head.freeze(), body, body_kept }
 }
 
 /// The outcome that an operator gives to a record in doubt.
@@ -106,17 +112,17 @@ pub fn expires_at(record: &Record, route: &Route) -> Option<Timestamp> {
 }
 
 fn mark(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>) {
-    headers.insert(wire::STATUS, HeaderValue::from_static(marks.status.as_str()));
+    headers.insert(STATUS, HeaderValue::from_static(marks.status.as_str()));
     if marks.status == Status::Replayed {
         headers.insert(profile.replayed.clone(), HeaderValue::from_static("true"));
     }
     if let Some(value) = marks.key.and_then(key_value) {
-        headers.insert(wire::KEY, value);
+        headers.insert(KEY, value);
     }
     if let Some(expires_at) = marks.expires_at {
         let date: SystemTime = UNIX_EPOCH + Duration::from_micros(expires_at.as_micros());
         if let Ok(value) = HeaderValue::try_from(httpdate::fmt_http_date(date)) {
-            headers.insert(wire::EXPIRES, value);
+            headers.insert(EXPIRES, value);
         }
     }
 }

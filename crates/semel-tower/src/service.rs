@@ -4,7 +4,7 @@
 //! call -> route covers it?  no: passed on as a stream, untouched
 //!      -> prepare: key, tenant, body, fingerprint      -> 400 403 408 413 425
 //!      -> Engine::begin                                 -> replay, 409, 422, 429, 503
-//!      -> run, in a task of its own: effect, capture, complete, answer
+//!      -> run, with or without its caller: effect, capture, complete, answer
 //! ```
 //!
 //! A caller that hangs up while the effect runs changes nothing. Next: [`crate::capture`], [`crate::replay`].
@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, request};
 use http_body::Body as HttpBody;
+use semel::detached::Detached;
 use semel::error::error_chain;
 use semel::wire::Status;
 use semel::{Begun, Code, Engine, Key, Record, RecordId, Refusal};
@@ -216,7 +217,7 @@ impl Call {
         match self.engine.begin(ready.ask.clone()).await {
             Ok(Begun::Run(claim)) => {
                 let running = Arc::clone(&self).run(inner, claim, ready).in_current_span();
-                match tokio::spawn(running).await {
+                match Detached::new(running).await {
                     Ok(answer) => Ok(answer),
                     Err(stopped) => {
                         tracing::error!(error = %stopped, "the effect ended without an answer");
@@ -226,7 +227,7 @@ impl Call {
                     }
                 }
             }
-            Ok(Begun::Replay(record)) => Ok(self.replay(&record, &ready.parts).await),
+            Ok(Begun::Replay(record)) => Ok(self.replay(&record, Some(&ready.parts)).await),
             Ok(Begun::Refuse(refusal)) => Ok(self.refuse_for(&refusal, &id)),
             Err(error)
                 if self.route.on_store_down == OnStoreDown::Run && error.code() == Code::StoreUnavailable =>
@@ -249,11 +250,14 @@ impl Call {
         }
     }
 
-    /// The stored answer, if the caller may still see it.
-    async fn replay<B>(&self, record: &Arc<Record>, request: &request::Parts) -> Answer<B> {
-        if let Some(authorize) = &self.route.authorize
-            && !authorize.may_see(request).await
-        {
+    /// The stored answer, if the caller of `request` may still see it. Without a request nobody may where that is asked.
+    async fn replay<B>(&self, record: &Arc<Record>, request: Option<&request::Parts>) -> Answer<B> {
+        let may_see = match (&self.route.authorize, request) {
+            (None, _) => true,
+            (Some(authorize), Some(request)) => authorize.may_see(request).await,
+            (Some(_), None) => false,
+        };
+        if !may_see {
             let detail = "The stored outcome exists and your credentials no longer allow it to be shown. Nothing was run.";
             return self.refuse(
                 Problem::new(Code::NotAuthorised, detail),

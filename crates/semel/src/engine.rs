@@ -5,11 +5,12 @@
 //! HTTP and no store by name.
 //!
 //! Next: [`claim`] (what the holder of a claim does), `wait` (how ten thousand duplicates cost one watcher),
-//! `call` (how the store is called), `sweep` (expiry in the background), [`crate::record`] (the states).
+//! `call` (how the store is called), `renew` (leases), `sweep` (expiry in the background), [`crate::record`] (the states).
 
 mod board;
 mod call;
 pub mod claim;
+mod renew;
 mod sweep;
 mod wait;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 pub use claim::{Claim, Completion};
 
+use crate::detached::Detached;
 use crate::error::{Code, Error, code_of, error_chain};
 use crate::event::{Event, Observer, Silent};
 use crate::fingerprint::{Difference, Fingerprint};
@@ -30,6 +32,7 @@ use crate::policy::{OnDuplicate, OnMismatch, Policy};
 use crate::record::{Record, State, StateKind};
 use crate::scope::{Operation, RecordId, Tenant};
 use crate::store::{Claimed, Store, StoreError};
+use renew::Renewals;
 use wait::{Entered, Flight, Flights, Phase, Seat};
 
 /// Caps that keep one tenant from exhausting what all share. Counted in this process.
@@ -128,6 +131,7 @@ struct Inner {
     observer: Arc<dyn Observer>,
     limits: Limits,
     flights: Flights,
+    renewals: Renewals,
     tenants: Mutex<HashMap<Tenant, usize>>,
     live: AtomicUsize,
 }
@@ -141,10 +145,17 @@ impl Engine {
     /// An engine on a shared store.
     #[must_use]
     pub fn with(store: Arc<dyn Store>, observer: Arc<dyn Observer>, limits: Limits) -> Self {
-        let flights = Flights::default();
-        let inner =
-            Inner { store, observer, limits, flights, tenants: Mutex::default(), live: AtomicUsize::new(0) };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                observer,
+                limits,
+                flights: Flights::default(),
+                renewals: Renewals::default(),
+                tenants: Mutex::default(),
+                live: AtomicUsize::new(0),
+            }),
+        }
     }
 
     /// The store this engine keeps its records in.
@@ -245,16 +256,16 @@ impl Engine {
         }
     }
 
-    /// Claims for a flight. In a task of its own, so that a caller who goes away cannot leave a claim behind.
+    /// Claims for a flight. Goes on without its caller, who would leave a claim behind by going away.
     async fn lead(&self, flight: &Arc<Flight>, ask: &Ask) -> Result<Led, Error> {
         let (inner, flight, ask) = (Arc::clone(&self.inner), Arc::clone(flight), ask.clone());
-        let claiming = tokio::spawn(async move {
+        let claiming = Detached::new(async move {
             let claiming = Claiming { inner: &inner, flight: &flight };
             let led = inner.claim(&flight, &ask).await;
             std::mem::forget(claiming);
             led
         });
-        claiming.await.unwrap_or_else(|stopped| Err(Error::new(Code::StoreUnavailable, stopped)))
+        claiming.await.unwrap_or_else(|panicked| Err(Error::new(Code::StoreUnavailable, panicked)))
     }
 }
 

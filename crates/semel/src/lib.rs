@@ -22,10 +22,11 @@
 //! Modules in reading order: [`engine`] (begin, complete, release, renew), [`once`] (the closure form),
 //! [`record`] (states and every allowed transition, pure), [`store`] (the trait each store implements),
 //! [`key`], [`scope`] and [`fingerprint`] (what names a record), [`policy`], [`event`], [`wire`], [`error`],
-//! [`clock`] and [`backoff`].
+//! [`clock`], [`backoff`] and [`detached`].
 
 pub mod backoff;
 pub mod clock;
+pub mod detached;
 pub mod engine;
 pub mod error;
 pub mod event;

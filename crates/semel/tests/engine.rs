@@ -439,29 +439,6 @@ async fn a_tenant_over_its_quota_is_refused_and_still_gets_replays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_while_claiming_leaves_nothing_claimed() {
-    let engine = engine();
-    {
-        let begin = engine.begin(ask("k"));
-        tokio::pin!(begin);
-        // Polled once: the claim is on its way in its own task.
-        assert!(futures_poll_once(begin.as_mut()).await.is_none());
-    }
-    sleep(Duration::from_millis(1)).await;
-    drop(win(&engine, ask("k")).await);
-}
-
-async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
-    std::future::poll_fn(|context| {
-        std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_panic_in_the_effect_leaves_the_record_in_doubt() {
     let engine = engine();
     let run = |panics: bool| {

@@ -271,3 +271,14 @@ async fn a_claim_that_is_over_twice_wakes_one_waiter() {
     }
     assert_eq!(won, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_while_claiming_leaves_nothing_claimed() {
+    let scene = Scene::new();
+    scene.store.once(Method::Claim, Fault::HoldReply);
+    let begun = tokio::time::timeout(Duration::from_millis(1), scene.engine.begin(ask())).await;
+    assert!(begun.is_err(), "the claim is on its way");
+    scene.store.let_go();
+    sleep(Duration::from_millis(1)).await;
+    drop(scene.win(ask()).await);
+}

@@ -5,7 +5,7 @@
 //! none outlives the process that started it. Next: the tests of the store.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::port::Port;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often another port is tried when somebody took the one that was free.
-const PORT_TRIES: usize = 5;
 /// Who runs a server that root starts: PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 const OLDEST: u32 = 15;
@@ -29,7 +29,7 @@ const OLDEST: u32 = 15;
 #[derive(Debug)]
 pub struct PostgresServer {
     folder: TempDir,
-    port: u16,
+    port: Port,
     settings: Vec<(String, String)>,
     running: Option<Running>,
 }
@@ -74,7 +74,7 @@ impl PostgresServer {
     /// When it does not start, with what it said.
     #[must_use]
     pub fn standby(&self, name: &str) -> Self {
-        let from = format!("host=127.0.0.1 port={} user=semel application_name={name}", self.port);
+        let from = format!("host=127.0.0.1 port={} user=semel application_name={name}", self.port());
         let settings: Vec<_> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let standby = Self::start_on(&settings, |folder| {
@@ -90,23 +90,14 @@ impl PostgresServer {
 
     fn start_on(settings: &[(&str, &str)], make_data: impl Fn(&Path)) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        for left in (0..PORT_TRIES).rev() {
-            let folder = tempfile::Builder::new().prefix("semel-postgres-").tempdir();
-            let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-            give_to_server(folder.path());
-            make_data(folder.path());
-            let settings = settings.iter().map(own).collect();
-            let mut server = Self { folder, port: free_port(), settings, running: None };
-            if server.try_start() {
-                return server;
-            }
-            assert!(
-                left > 0 && server.log().contains("in use"),
-                "PostgreSQL did not start: {}",
-                server.log()
-            );
-        }
-        unreachable!("the last try returns or panics")
+        let folder = tempfile::Builder::new().prefix("semel-postgres-").tempdir();
+        let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        give_to_server(folder.path());
+        make_data(folder.path());
+        let settings = settings.iter().map(own).collect();
+        let mut server = Self { folder, port: Port::take(), settings, running: None };
+        server.start_again();
+        server
     }
 
     /// Sets `name` from the next start on.
@@ -134,16 +125,12 @@ impl PostgresServer {
     /// When it runs already, or does not start.
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "PostgreSQL runs already");
-        assert!(self.try_start(), "PostgreSQL did not start: {}", self.log());
-    }
-
-    fn try_start(&mut self) -> bool {
         // What a kill has left; the server would wait to see whether it is still true.
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
         let mut command = Command::new("setpriv");
         command.args(as_server()).args(["--pdeathsig", "QUIT", "--"]).arg(program("postgres"));
         command.arg("-D").arg(self.data());
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         let ours =
             [("port", port.as_str()), ("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")];
         let theirs = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -160,11 +147,9 @@ impl PostgresServer {
             let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
             if state.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby")) {
                 self.running = Some(running);
-                return true;
+                return;
             }
-            if running.ends_within(Duration::ZERO) {
-                return false;
-            }
+            assert!(!running.ends_within(Duration::ZERO), "PostgreSQL did not start: {}", self.log());
             assert!(Instant::now() < deadline, "PostgreSQL was not ready in time: {}", self.log());
             thread::sleep(PAUSE);
         }
@@ -227,13 +212,13 @@ impl PostgresServer {
     /// The port it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The URL of `database` on it.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://semel@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://semel@127.0.0.1:{}/{database}", self.port.number())
     }
 
     /// Makes an empty database and returns its URL.
@@ -289,7 +274,7 @@ impl Drop for PostgresServer {
 #[derive(Debug)]
 pub struct Pooler {
     _folder: TempDir,
-    port: u16,
+    port: Port,
     running: Running,
 }
 
@@ -303,12 +288,13 @@ impl Pooler {
         let folder = tempfile::Builder::new().prefix("semel-pgbouncer-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         give_to_server(folder.path());
-        let port = free_port();
+        let port = Port::take();
         let file = folder.path().join("pgbouncer.ini");
         let ini = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
              unix_socket_dir =\nauth_type = any\npool_mode = transaction\n{settings}\n",
-            server.port
+            server.port(),
+            port.number()
         );
         // With `auth_type = any` everybody is this user of the server.
         let ini = ini.replace("port=", "user=semel port=");
@@ -319,7 +305,7 @@ impl Pooler {
         let running = keep(command);
         wait_until("PgBouncer listens", || {
             assert!(!running.ends_within(Duration::ZERO), "PgBouncer did not start; is it installed?");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            TcpStream::connect(("127.0.0.1", port.number())).is_ok()
         });
         Self { _folder: folder, port, running }
     }
@@ -327,7 +313,7 @@ impl Pooler {
     /// The URL of `database` through it.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://semel@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://semel@127.0.0.1:{}/{database}", self.port.number())
     }
 }
 
@@ -442,11 +428,6 @@ fn children_of(parent: Pid) -> Vec<Pid> {
         after_name.split(' ').nth(1).and_then(|text| text.parse().ok()) == Some(parent.as_raw_nonzero().get())
     });
     of_parent.filter_map(Pid::from_raw).collect()
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.unwrap_or_else(|error| panic!("no free port: {error}")).port()
 }
 
 fn wait_until(what: &str, mut state: impl FnMut() -> bool) {

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -16,16 +16,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::port::Port;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often another port is tried when somebody took the one that was free.
-const PORT_TRIES: usize = 5;
 
 /// A redis-server, running or not.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: TempDir,
-    port: u16,
+    port: Port,
+    _bus: Port,
     settings: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -46,12 +47,6 @@ impl RedisServer {
     /// When it does not start, with what it said.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        for _ in 1..PORT_TRIES {
-            let mut server = Self::not_started(settings);
-            if server.try_start() {
-                return server;
-            }
-        }
         let mut server = Self::not_started(settings);
         server.start_again();
         server
@@ -60,11 +55,11 @@ impl RedisServer {
     fn not_started(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("semel-redis-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        let [port, bus] = free_ports();
+        let [port, bus] = [Port::take(), Port::take()];
         let mut all: Vec<(String, String)> = [
             ("bind", "127.0.0.1".to_owned()),
-            ("port", port.to_string()),
-            ("cluster-port", bus.to_string()),
+            ("port", port.number().to_string()),
+            ("cluster-port", bus.number().to_string()),
             ("dir", folder.path().display().to_string()),
             ("logfile", folder.path().join("log").display().to_string()),
             ("daemonize", "no".to_owned()),
@@ -81,7 +76,7 @@ impl RedisServer {
             }
             all.push(((*name).to_owned(), (*value).to_owned()));
         }
-        Self { folder, port, settings: all, child: None }
+        Self { folder, port, _bus: bus, settings: all, child: None }
     }
 
     /// Starts it with the data it has, and waits until it answers, if only to say that it is loading.
@@ -96,7 +91,7 @@ impl RedisServer {
         }
     }
 
-    /// False when it ended instead, as when its port is taken.
+    /// False when it ended instead.
     fn try_start(&mut self) -> bool {
         assert!(self.child.is_none(), "the server runs already");
         let mut conf = String::new();
@@ -126,7 +121,7 @@ impl RedisServer {
 
     fn answers(&self) -> bool {
         let mut reply = [0; 1];
-        TcpStream::connect(("127.0.0.1", self.port)).is_ok_and(|mut stream| {
+        TcpStream::connect(("127.0.0.1", self.port())).is_ok_and(|mut stream| {
             stream.set_read_timeout(Some(PATIENCE)).is_ok()
                 && stream.write_all(b"PING\r\n").is_ok()
                 && stream.read_exact(&mut reply).is_ok()
@@ -142,13 +137,13 @@ impl RedisServer {
     /// `127.0.0.1:PORT`.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port())
     }
 
     /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Where its data is.
@@ -176,7 +171,7 @@ impl RedisServer {
     #[must_use]
     pub fn ask(&self, command: &[&str]) -> String {
         let mut cli = Command::new("redis-cli");
-        cli.args(["-e", "-p", &self.port.to_string()]).args(command).stdin(Stdio::null());
+        cli.args(["-e", "-p", &self.port().to_string()]).args(command).stdin(Stdio::null());
         let ran = cli.output().unwrap_or_else(|error| panic!("{cli:?}: {error}"));
         let said = String::from_utf8_lossy(&ran.stdout).trim_end().to_owned();
         assert!(ran.status.success(), "{command:?}: {said}{}", String::from_utf8_lossy(&ran.stderr));
@@ -256,11 +251,6 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_ports() -> [u16; 2] {
-    let listeners = [0, 1].map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("there are free ports"));
-    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
-}
-
 /// A Cluster: the masters first, then their replicas in the same order.
 #[derive(Debug)]
 pub struct RedisCluster {
@@ -306,7 +296,7 @@ impl RedisCluster {
             // Distinct epochs from the start, so that nobody has to settle who is older.
             let _ = node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
             let bus = node.setting("cluster-port");
-            let _ = first.ask(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus]);
+            let _ = first.ask(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus]);
         }
         for (n, master) in self.nodes[..self.masters].iter().enumerate() {
             let slot = |nth: usize| nth * SLOTS / self.masters;

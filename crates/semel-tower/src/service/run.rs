@@ -1,4 +1,4 @@
-//! The holder of the claim: run the effect, store what it produced, then answer. In a task of its own, so that a
+//! The holder of the claim: run the effect, store what it produced, then answer. Carried out to its end, so that a
 //! caller that hangs up changes nothing.
 
 use std::fmt;
@@ -23,10 +23,14 @@ use crate::problem::Problem;
 use crate::replay::{self, Marks};
 use crate::route::{AnswerClass, KeySource, Probed};
 
+const ATTEMPT: HeaderName = HeaderName::from_static(wire::ATTEMPT);
+const TOKEN: HeaderName = HeaderName::from_static(wire::TOKEN);
+
 /// What a request that lost its claim needs to ask for the outcome that took its place.
 struct Again {
     ask: semel::Ask,
-    parts: http::request::Parts,
+    /// Only where the route asks whether it may be shown.
+    parts: Option<http::request::Parts>,
 }
 
 impl Call {
@@ -42,7 +46,8 @@ impl Call {
             Err(answer) => return *answer,
         };
         claim.start();
-        let again = Again { ask: ready.ask.clone(), parts: ready.parts.clone() };
+        let parts = self.route.authorize.is_some().then(|| ready.parts.clone());
+        let again = Again { ask: ready.ask.clone(), parts };
         let request = self.request(ready, Some(&claim));
         let answer = match inner.call(request).await {
             Ok(answer) => answer,
@@ -79,7 +84,7 @@ impl Call {
             Probed::NotHappened => Ok(claim),
             Probed::Happened(outcome) => match claim.complete(outcome).await {
                 Completion::Stored(record) | Completion::Superseded(Some(record)) => {
-                    Err(Box::new(self.replay(&record, &ready.parts).await))
+                    Err(Box::new(self.replay(&record, Some(&ready.parts)).await))
                 }
                 Completion::Superseded(None) | Completion::Unrecorded(_) => {
                     let detail = "The request took effect; its outcome could not be stored.";
@@ -107,8 +112,8 @@ impl Call {
             parts.headers.insert(name, value);
         }
         if let Some(claim) = claim {
-            parts.headers.insert(wire::ATTEMPT, HeaderValue::from(claim.generation()));
-            parts.headers.insert(wire::TOKEN, HeaderValue::from(claim.token().0));
+            parts.headers.insert(ATTEMPT, HeaderValue::from(claim.generation()));
+            parts.headers.insert(TOKEN, HeaderValue::from(claim.token().0));
         }
         if trailers.is_none() {
             parts.headers.remove(header::TRANSFER_ENCODING);
@@ -183,10 +188,10 @@ impl Call {
                 self.fresh(answer, Status::Executed, expires_at, &record.id, generation)
             }
             Completion::Superseded(Some(record)) if record.outcome().is_some() && same(&ask, &record) => {
-                self.replay(&record, &parts).await
+                self.replay(&record, parts.as_ref()).await
             }
             Completion::Superseded(_) => match self.engine.begin(ask.clone()).await {
-                Ok(Begun::Replay(record)) => self.replay(&record, &parts).await,
+                Ok(Begun::Replay(record)) => self.replay(&record, parts.as_ref()).await,
                 _ => self.fresh(answer, Status::Unrecorded, None, &ask.id, generation),
             },
             Completion::Unrecorded(reason) => {

@@ -33,21 +33,16 @@ impl<T> Board<T> {
         Shown(self.posted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut T)) {
-        self.change_if(|value| {
-            change(value);
-            true
-        });
-    }
-
-    /// Wakes the waiters when `change` says that it has changed the value; returns what it says.
-    pub(super) fn change_if(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
+    /// Changes the value as `change` does, which says whether it has; tells the waiters, when it `wakes` them.
+    pub(super) fn change_if(&self, wakes: bool, change: impl FnOnce(&mut T) -> bool) -> bool {
         let mut posted = self.look();
         let changed = change(&mut posted.0.value);
         if changed {
             posted.0.changes += 1;
             drop(posted);
-            self.changed.notify_waiters();
+            if wakes {
+                self.changed.notify_waiters();
+            }
         }
         changed
     }
@@ -85,6 +80,13 @@ mod tests {
 
     use super::*;
 
+    fn set(board: &Board<i32>, to: i32) {
+        board.change_if(true, |value| {
+            *value = to;
+            true
+        });
+    }
+
     #[tokio::test]
     async fn waiters_are_woken_in_the_order_in_which_they_came() {
         let board = Arc::new(Board::new(0));
@@ -99,7 +101,7 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        board.change(|value| *value = 1);
+        set(&board, 1);
         for waiter in waiting {
             waiter.await.unwrap();
         }
@@ -110,7 +112,7 @@ mod tests {
     async fn a_change_between_the_look_and_the_wait_is_not_missed() {
         let board = Board::new(0);
         let seen = board.look().changes();
-        board.change(|value| *value = 1);
+        set(&board, 1);
         board.changed(seen).await;
         assert_eq!(*board.look(), 1);
     }

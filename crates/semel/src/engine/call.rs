@@ -1,5 +1,5 @@
-//! How the engine calls its store: each call in a task of its own, so that it is never dropped with a request, and
-//! awaited no longer than [`super::Limits::store_timeout`].
+//! How the engine calls its store: each call is carried out to its end, also when its request is dropped, and awaited no
+//! longer than [`super::Limits::store_timeout`].
 //!
 //! What was not answered in time is unknown, not failed: a claim is looked for under its attempt id, and when it
 //! turns out later that it was won after all, it is given back. Next: [`super::claim`], whose writes are repeated.
@@ -7,24 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::wait::Flight;
 use super::{Ask, Claim, Inner};
+use crate::detached::{Detached, Panicked};
 use crate::event::Event;
 use crate::record::{AttemptId, ClaimArgs, Record, StateKind};
 use crate::store::{Claimed, Store, StoreError, StoreErrorKind, StoreFuture};
 
-type Call<T> = JoinHandle<Result<T, StoreError>>;
+pub(super) type Call<T> = Detached<Result<T, StoreError>>;
 
 impl Inner {
     /// Calls the store and tells how long it took.
-    pub(super) async fn carry_out<T, F>(
-        self: Arc<Self>,
-        method: &'static str,
-        call: F,
-    ) -> Result<T, StoreError>
+    async fn carry_out<T, F>(self: Arc<Self>, method: &'static str, call: F) -> Result<T, StoreError>
     where
         F: for<'a> FnOnce(&'a dyn Store) -> StoreFuture<'a, T>,
     {
@@ -34,12 +30,12 @@ impl Inner {
         answer
     }
 
-    fn start<T, F>(self: &Arc<Self>, method: &'static str, call: F) -> Call<T>
+    pub(super) fn start<T, F>(self: &Arc<Self>, method: &'static str, call: F) -> Call<T>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a dyn Store) -> StoreFuture<'a, T> + Send + 'static,
     {
-        tokio::spawn(Arc::clone(self).carry_out(method, call))
+        Detached::new(Arc::clone(self).carry_out(method, call))
     }
 
     /// Calls the store and waits for its answer for `limit`.
@@ -127,13 +123,14 @@ impl Inner {
     }
 }
 
-/// What a call answered; `None` when it is not done yet. One that ended without an answer is unknown.
-async fn in_time<T>(call: &mut Call<T>, limit: Duration) -> Option<Result<T, StoreError>> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(Ok(answer)) => Some(answer),
-        Ok(Err(died)) => Some(Err(StoreError::new(StoreErrorKind::Unknown, died))),
-        Err(_) => None,
-    }
+/// What a call answered; `None` when it is not done yet.
+pub(super) async fn in_time<T: Send>(call: &mut Call<T>, limit: Duration) -> Option<Result<T, StoreError>> {
+    tokio::time::timeout(limit, call).await.ok().map(answer)
+}
+
+/// A call that panicked is unknown.
+pub(super) fn answer<T>(ended: Result<Result<T, StoreError>, Panicked>) -> Result<T, StoreError> {
+    ended.unwrap_or_else(|panicked| Err(StoreError::new(StoreErrorKind::Unknown, panicked)))
 }
 
 pub(super) fn late(limit: Duration) -> StoreError {

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use super::Inner;
+use super::call::{self, Call};
+use super::renew::{Kept, Lease};
 use super::wait::{Flight, Phase};
-use super::{Inner, call};
 use crate::backoff::{self, Backoff};
 use crate::error::error_chain;
 use crate::event::Event;
@@ -21,7 +22,7 @@ use crate::policy::Policy;
 use crate::record::{DoubtCause, Ending, Guard, Outcome, Record, StateKind, Token};
 use crate::scope::RecordId;
 use crate::store::{
-    CompleteArgs, DoubtArgs, ReleaseArgs, ReleaseFrom, RenewArgs, Store, StoreError, StoreFuture, Written,
+    CompleteArgs, DoubtArgs, ReleaseArgs, ReleaseFrom, Store, StoreError, StoreFuture, Written,
 };
 
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(500) };
@@ -36,7 +37,7 @@ pub struct Claim {
     generation: u32,
     policy: Arc<Policy>,
     started: AtomicBool,
-    renewal: AbortHandle,
+    lease: Kept,
     settled: bool,
     /// Made by `Drop`: not settled by another task again, even when the runtime is shutting down.
     orphan: bool,
@@ -58,7 +59,9 @@ pub enum Completion {
 impl Claim {
     pub(super) fn new(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, policy: Arc<Policy>) -> Self {
         inner.count_claim(record.id.tenant());
-        let renewal = renew_while_held(Arc::clone(&inner), Arc::clone(&flight), record, policy.lease);
+        let (id, guard) = (record.id.clone(), record.guard);
+        let lease = Lease { flight: Arc::clone(&flight), id, guard, length: policy.lease };
+        let lease = inner.renewals.keep(&inner, lease);
         Self {
             inner,
             flight,
@@ -68,7 +71,7 @@ impl Claim {
             policy,
             // An earlier attempt may have taken effect: giving this one up does not undo that.
             started: AtomicBool::new(record.generation > 1),
-            renewal,
+            lease,
             settled: false,
             orphan: false,
         }
@@ -181,8 +184,7 @@ impl Claim {
         }
     }
 
-    /// Calls the store until it answers, or until `timeout` has passed. All calls are the same guarded write, so
-    /// that any of them may be the one that is answered: a late one is joined by another and not given up.
+    /// Calls the store until it answers, or until `timeout` has passed.
     async fn insist<T, F>(&self, method: &'static str, timeout: Duration, call: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -190,26 +192,53 @@ impl Claim {
     {
         let deadline = super::deadline(timeout);
         let patience = self.inner.limits.store_timeout.min(timeout / 3);
+        let mut first = self.inner.start(method, call.clone());
+        match call::in_time(&mut first, patience).await {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => self.call_again(method, (deadline, patience), call, (error, None)).await,
+            None => {
+                self.call_again(method, (deadline, patience), call, (call::late(patience), Some(first))).await
+            }
+        }
+    }
+
+    /// All calls are the same guarded write, so that any of them may be the one that is answered: a late one is joined by
+    /// another and not given up.
+    async fn call_again<T, F>(
+        &self,
+        method: &'static str,
+        (deadline, patience): (Instant, Duration),
+        call: F,
+        (mut error, late): (StoreError, Option<Call<T>>),
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'a> Fn(&'a dyn Store) -> StoreFuture<'a, T> + Clone + Send + 'static,
+    {
         let (answer, mut answers) = mpsc::unbounded_channel();
-        let mut tries = 0;
-        loop {
-            let (inner, call, answer) = (Arc::clone(&self.inner), call.clone(), answer.clone());
+        let listen_to = |call: Call<T>| {
+            let answer = answer.clone();
             tokio::spawn(async move {
                 // Nobody listens once another of the calls was answered.
-                let _ = answer.send(inner.carry_out(method, call).await);
+                let _ = answer.send(call::answer(call.await));
             });
-            let patient_until = deadline.min(Instant::now() + patience);
-            let error = match tokio::time::timeout_at(patient_until, answers.recv()).await {
-                Ok(Some(Ok(done))) => return Ok(done),
-                Ok(Some(Err(error))) => error,
-                Ok(None) | Err(_) => call::late(patience),
-            };
+        };
+        late.map(listen_to);
+        let mut tries = 0;
+        loop {
             let pause = AGAIN.delay(tries, backoff::random());
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             tries += 1;
+            listen_to(self.inner.start(method, call.clone()));
+            let patient_until = deadline.min(Instant::now() + patience);
+            error = match tokio::time::timeout_at(patient_until, answers.recv()).await {
+                Ok(Some(Ok(done))) => return Ok(done),
+                Ok(Some(Err(error))) => error,
+                Ok(None) | Err(_) => call::late(patience),
+            };
         }
     }
 
@@ -227,7 +256,7 @@ impl Claim {
             generation: self.generation,
             policy: Arc::clone(&self.policy),
             started: AtomicBool::new(self.started.load(Ordering::SeqCst)),
-            renewal: self.renewal.clone(),
+            lease: self.lease,
             settled: false,
             orphan: true,
         }
@@ -253,44 +282,17 @@ impl Drop for Claim {
         if !self.settled {
             self.inner.flights.end_by(&self.flight, self.guard, Phase::Unknown);
         }
-        self.renewal.abort();
+        self.inner.renewals.let_go(self.lease);
         self.inner.uncount_claim(self.id.tenant());
     }
 }
 
 /// Ends a flight that the claim under `guard` leads with what stands in the store now.
-fn land(inner: &Inner, flight: &Arc<Flight>, guard: Guard, standing: Option<Arc<Record>>) {
+pub(super) fn land(inner: &Inner, flight: &Arc<Flight>, guard: Guard, standing: Option<Arc<Record>>) {
     match standing {
         Some(record) if record.state.kind() != StateKind::InFlight => {
             inner.flights.end_by(flight, guard, Phase::Over(record));
         }
         _ => inner.flights.vacate_by(flight, guard),
     }
-}
-
-/// Renews at a third of the lease until aborted, refused, or past the longest execution. A renewal that fails for
-/// a passing reason is tried again at the next third; only the store's refusal means that the lease is gone, and
-/// then duplicates are told what stands instead of waiting for this claim.
-fn renew_while_held(inner: Arc<Inner>, flight: Arc<Flight>, record: &Record, lease: Duration) -> AbortHandle {
-    let (id, guard) = (record.id.clone(), record.guard);
-    let renewing = tokio::spawn(async move {
-        // An interval has no length zero.
-        let third = (lease / 3).max(Duration::from_millis(1));
-        let mut thirds = tokio::time::interval_at(Instant::now() + third, third);
-        thirds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let patience = inner.limits.store_timeout.min(third);
-        loop {
-            thirds.tick().await;
-            let args = RenewArgs { id: id.clone(), guard, lease };
-            match inner.call("renew", patience, move |store| store.renew(args)).await {
-                Ok(Written::Done(_)) => {}
-                Ok(Written::Refused(standing)) => {
-                    inner.tell(Event::RenewFailed { id: &id });
-                    return land(&inner, &flight, guard, standing.map(Arc::new));
-                }
-                Err(_) => inner.tell(Event::RenewFailed { id: &id }),
-            }
-        }
-    });
-    renewing.abort_handle()
 }

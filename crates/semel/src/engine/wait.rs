@@ -56,6 +56,8 @@ pub(super) struct Flight {
     id: RecordId,
     phase: Board<Phase>,
     baton: Notify,
+    /// How many wait. Who takes a seat looks at the phase afterwards, so where there is none nobody needs to be woken,
+    /// which would cost as much as the rest of a flight.
     seats: Mutex<usize>,
 }
 
@@ -76,7 +78,19 @@ impl Flight {
     }
 
     pub(super) fn publish(&self, phase: Phase) {
-        self.phase.change(|standing| *standing = phase);
+        self.replace_when(phase, |_| true);
+    }
+
+    /// As [`Flight::publish`], if the standing phase `may` be replaced.
+    fn replace_when(&self, phase: Phase, may: impl FnOnce(&Phase) -> bool) -> bool {
+        let seats = lock(&self.seats);
+        self.phase.change_if(*seats > 0, |standing| {
+            let replaced = may(standing);
+            if replaced {
+                *standing = phase;
+            }
+            replaced
+        })
     }
 
     pub(super) fn baton(&self) -> impl Future<Output = ()> {
@@ -85,7 +99,7 @@ impl Flight {
 
     /// Vacant -> claiming, for the holder of the baton. False when there is nothing to take over.
     pub(super) fn take_over(&self) -> bool {
-        self.phase.change_if(|phase| {
+        self.phase.change_if(true, |phase| {
             let vacant = matches!(phase, Phase::Vacant);
             if vacant {
                 *phase = Phase::Claiming;
@@ -176,15 +190,7 @@ impl Flights {
     /// find that it is over, and only the first is heard.
     pub(super) fn end_by(&self, flight: &Arc<Flight>, guard: Guard, phase: Phase) {
         let mut shard = self.shard(&flight.id);
-        let mut phase = Some(phase);
-        let led = flight.phase.change_if(|standing| {
-            let led = standing.is_led_by(guard);
-            if led && let Some(phase) = phase.take() {
-                *standing = phase;
-            }
-            led
-        });
-        if led {
+        if flight.replace_when(phase, |standing| standing.is_led_by(guard)) {
             remove(&mut shard, flight);
         }
     }
@@ -196,14 +202,7 @@ impl Flights {
 
     fn vacate_when(&self, flight: &Arc<Flight>, may: impl FnOnce(&Phase) -> bool) {
         let mut shard = self.shard(&flight.id);
-        let vacated = flight.phase.change_if(|standing| {
-            let vacated = may(standing);
-            if vacated {
-                *standing = Phase::Vacant;
-            }
-            vacated
-        });
-        if !vacated {
+        if !flight.replace_when(Phase::Vacant, may) {
             return;
         }
         if *lock(&flight.seats) == 0 {
