@@ -141,7 +141,7 @@ fn route(options: &Options, connector: &Connector) -> Route {
         ..Policy::default()
     };
     if options.plant == Some(Plant::CompletionNotRetried) {
-        policy.complete_timeout = Duration::from_millis(60);
+        policy.complete_timeout = Duration::from_millis(25);
     }
     let probe = (options.mode == Mode::Probe)
         .then(|| Arc::new(AskUpstream { connector: connector.clone() }) as Arc<dyn Probe>);
