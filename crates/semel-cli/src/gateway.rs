@@ -11,6 +11,7 @@ use http::Uri;
 use semel::Engine;
 use semel::engine::Limits;
 use semel::store::Durability;
+use semel::store::near::NearStore;
 use semel_admin::{Admin, Coverage, Metrics, Socket};
 use semel_gateway::config::{ListenAddr, Parsed};
 use semel_gateway::{Config, Decided, Decisions, Drained, Gateway, GatewayErrorKind};
@@ -96,7 +97,10 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
 
 async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
     let mut signals = Signals::listen()?;
-    let store = url.open(&config).await?;
+    let mut store = url.open(&config).await?;
+    if store.capabilities().shared && !config.near.0.is_zero() {
+        store = Arc::new(NearStore::new(store, config.near.0));
+    }
     let tier = store.tier();
     let metrics = Arc::new(Metrics::new());
     let limits = Limits {

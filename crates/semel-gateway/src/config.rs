@@ -40,6 +40,9 @@ pub struct Config {
     /// What an acknowledgement of the embedded store survives: `power` or `process`. Default power. With `none`, a store
     /// on a server is used even when the server may lose everything.
     pub durability: DurabilityName,
+    /// How long a finished record of a store on a server is replayed without asking it again, which is also how long a
+    /// purge by name elsewhere may go unnoticed; `"0s"` for never. Default 1 s.
+    pub near: Human,
     /// `ietf`, `stripe`, `audit-log`, `control-plane` or `form`. Default ietf.
     pub profile: Parsed<ProfileName>,
     /// Settings of every route.
@@ -71,6 +74,7 @@ impl Default for Config {
             admin: ListenAddr(Some(SocketAddr::from(([127, 0, 0, 1], 8788)))),
             store: None,
             durability: DurabilityName::Power,
+            near: Human(Duration::from_secs(1)),
             profile: Parsed(ProfileName("ietf")),
             defaults: RouteConfig::default(),
             routes: Vec::new(),

@@ -23,6 +23,8 @@
 //! [`crate::record`] has the transitions that a step applies.
 
 pub mod memory;
+#[cfg(feature = "near")]
+pub mod near;
 #[cfg(feature = "encryption")]
 pub mod sealed;
 pub mod tier;
