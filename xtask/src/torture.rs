@@ -1,9 +1,9 @@
-//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, the kills, and at length what
-//! the tests do in small: fuzz targets, two tenants, power cuts, the wind tunnel; a report at the end. `--quick` takes
-//! two minutes and leaves all but the first three out.
+//! `cargo xtask torture`: the model in full, the checker at size, seeds by the thousand, the simulation, the kills, and at
+//! length what the tests do in small: fuzz targets, two tenants, power cuts, the wind tunnel; a report at the end.
+//! `--quick` takes two minutes and leaves out what kills and what comes after it.
 //!
 //! Not part of `ci`, which runs the same in small as tests. The model, the checker and the seeds are the program
-//! `semel-torture` of the testkit.
+//! `semel-torture` of the testkit, the simulation is `semel-simulate`.
 
 use crate::clock::{Stopwatch, Took};
 use crate::command::Command;
@@ -21,6 +21,7 @@ pub(crate) struct Options {
 }
 
 const MODEL: &str = "cargo run --release --locked -p semel-testkit --features model --bin semel-torture --";
+const SIMULATION: &str = "cargo run --release --locked -p semel-simulation --";
 const KILLS: &str = "cargo nextest run --locked --all-features -p semel-cli -p semel-store-embedded \
                      -p semel-store-postgres -p semel-store-redis";
 /// Tests whose size is in the environment: what they are called, which they are, how large here.
@@ -45,12 +46,20 @@ fn at_length(seed: u64) -> impl Iterator<Item = (&'static str, Command)> {
 }
 
 fn parts(quick: bool, seed: u64) -> Vec<(&'static str, Command)> {
+    let simulation = |seeds| ("simulation", Command::new(SIMULATION).arg("--seeds").arg(seeds));
+    let plants = ("simulation, planted", Command::new(SIMULATION).arg("--plants").arg("1000"));
     if quick {
-        return vec![("model, checker, seeds", Command::new(MODEL).arg("--quick"))];
+        return vec![
+            ("model, checker, seeds", Command::new(MODEL).arg("--quick")),
+            simulation("200"),
+            plants,
+        ];
     }
     let kills = "binary(/^(kill_|crash)/) - binary(/^kill_(power|wind)$/)";
     let mut parts = vec![
         ("model, checker, seeds", Command::new(MODEL)),
+        simulation("10000"),
+        plants,
         ("kills", Command::new(KILLS).arg("-E").arg(kills)),
     ];
     parts.extend(at_length(seed));
@@ -85,9 +94,11 @@ mod tests {
     #[test]
     fn quick_is_a_part_of_the_whole_without_kills() {
         let (quick, whole) = (parts(true, 7), parts(false, 7));
-        assert_eq!((quick.len(), whole.len()), (1, 6));
+        assert_eq!((quick.len(), whole.len()), (3, 8));
         assert!(quick[0].1.to_string().ends_with("-- --quick"));
-        assert!(whole[1].1.to_string().contains("kill_"));
-        assert!(whole[5].1.to_string().contains("SEMEL_SEED=7"));
+        assert!(quick[1].1.to_string().ends_with("--seeds 200"));
+        assert!(whole[1].1.to_string().ends_with("--seeds 10000"));
+        assert!(whole[3].1.to_string().contains("kill_"));
+        assert!(whole[7].1.to_string().contains("SEMEL_SEED=7"));
     }
 }

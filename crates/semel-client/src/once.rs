@@ -6,13 +6,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderName, Method};
 use semel::{Key, wire};
 
+use crate::clock::System;
 use crate::core::budget::{Budget, Budgets, Share};
-use crate::core::call::{Policy, RETRIES_MAX};
+use crate::core::call::{Policy, RETRIES_MAX, World};
 use crate::error::{BoxError, Error, Kind};
 use crate::journal::{EntryId, Journal, Journaled, Unfinished};
 use crate::observe::{Event, Observer};
@@ -32,6 +33,31 @@ pub struct Once {
     pub(crate) journal: Option<Journaled>,
     pub(crate) observer: Option<Observer>,
     pub(crate) read_max_bytes: u64,
+    pub(crate) world: Surroundings,
+}
+
+/// Where time and chance come from.
+#[derive(Clone)]
+pub(crate) struct Surroundings(Arc<dyn World + Send + Sync>);
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+impl World for Surroundings {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
+    }
+
+    fn random(&self) -> u16 {
+        self.0.random()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +85,7 @@ impl Once {
             journal: None,
             observer: None,
             read_max_bytes: 1 << 20,
+            world: Surroundings(Arc::new(System)),
         }
     }
 
@@ -148,6 +175,13 @@ impl Once {
     #[must_use]
     pub fn read_answers_to(mut self, max_bytes: u64) -> Self {
         self.read_max_bytes = max_bytes;
+        self
+    }
+
+    /// Another time and chance than the system's, for a simulation. The waits themselves are tokio's.
+    #[must_use]
+    pub fn world(mut self, world: impl World + Send + Sync + 'static) -> Self {
+        self.world = Surroundings(Arc::new(world));
         self
     }
 

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use semel::{Key, wire};
 use url::Url;
 
-use crate::clock::System;
 use crate::core::budget::Budget;
 use crate::core::call::{Call, Ending, Kind, Plan, Policy, Step};
 use crate::core::classify::{Answer, Effect, Finding, Outcome};
@@ -129,7 +128,7 @@ impl Session {
             return Err(unsure(key));
         }
         let mut policy = once.policy;
-        let call = Call::begin(plan, &budget, &System);
+        let call = Call::begin(plan, &budget, &once.world);
         let entered = asked.said.map_or(0, Idempotency::enter);
         let session = Self { once: once.clone(), policy, call, budget, key, written, resumes, held: None };
         if entered > 0 {
@@ -181,7 +180,7 @@ impl Session {
     }
 
     pub(crate) fn attempt_timeout(&self) -> Duration {
-        self.call.attempt_timeout(&self.policy, &System)
+        self.call.attempt_timeout(&self.policy, &self.once.world)
     }
 
     /// What the next attempt's headers need.
@@ -208,7 +207,7 @@ impl Session {
             return Next::Fail(Error::unsent(Kind::Invalid, self.key.clone(), source));
         }
         let because = crate::core::classify::classify(&outcome).finding;
-        let step = self.call.after(&self.policy, &self.budget, &outcome, || place.url(), &System);
+        let step = self.call.after(&self.policy, &self.budget, &outcome, || place.url(), &self.once.world);
         let what = match &step {
             Step::Done => What::Done,
             Step::Wait(delay) => What::Retry { delay: *delay, because },

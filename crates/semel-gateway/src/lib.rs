@@ -3,12 +3,13 @@
 //! **By default a request whose upstream gave no answer, or 5xx, is in doubt and its key answers 409 until somebody
 //! resolves it**; what each route promises is printed by `semel check`.
 //!
-//! Modules in the order of a request: [`config`] (the file), [`proxy`] (accept, refuse what is ambiguous, hand to
+//! Modules in the order of a request: [`config`] (the file), [`listen`] and [`proxy`] (accept, refuse what is ambiguous, hand to
 //! the layer), [`upstream`] (send on, never twice), [`shutdown`] (drain). [`tls`] has certificates, [`hooks`] what
 //! the gateway asks over HTTP before a replay or about a doubt; `self_test` asks the store before it listens.
 
 pub mod config;
 pub mod hooks;
+pub mod listen;
 pub mod promise;
 pub mod proxy;
 mod self_test;
@@ -17,6 +18,7 @@ pub mod tls;
 pub mod upstream;
 
 pub use config::{Config, ConfigError};
+pub use listen::{Accepted, Listen};
 pub use promise::Promise;
 pub use proxy::{Gateway, GatewayError, GatewayErrorKind};
 pub use semel_tower::{Decided, Decisions};

@@ -16,7 +16,9 @@ use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use semel::error::error_chain;
 use semel::{Code, Engine};
@@ -25,25 +27,25 @@ use semel_tower::profile::Profile;
 use semel_tower::service::Answer;
 use semel_tower::tenant::CertificateSubject;
 use semel_tower::{Body, Decisions, SemelLayer, SemelService, replay};
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::config::Config;
 use crate::hooks::{HookClient, Parts};
+use crate::listen::{Accepted, Listen};
 use crate::self_test::self_test;
-use crate::shutdown::{Drain, Drained};
+use crate::shutdown::{Drain, Drained, Ending};
 use crate::upstream::Upstream;
 use crate::{tls, upstream};
 
-/// A gateway that listens.
+/// A gateway that listens, on TCP and with an upstream over TCP or TLS unless something else was said.
 #[derive(Debug)]
-pub struct Gateway {
-    listener: TcpListener,
-    door: Arc<Door>,
+pub struct Gateway<L = TcpListener, C = HttpsConnector<HttpConnector>> {
+    listener: L,
+    door: Arc<Door<C>>,
     engine: Engine,
     drain: Drain,
     drain_timeout: Duration,
@@ -51,8 +53,8 @@ pub struct Gateway {
 
 /// What every connection needs.
 #[derive(Debug)]
-struct Door {
-    service: SemelService<Upstream>,
+struct Door<C> {
+    service: SemelService<Upstream<C>>,
     tls: Option<TlsAcceptorOf>,
     header_timeout: Duration,
 }
@@ -124,15 +126,17 @@ impl Gateway {
         decisions: Arc<dyn Decisions>,
     ) -> Result<Self, GatewayError> {
         let refused = |error: io::Error| GatewayError::new(GatewayErrorKind::Config, error);
-        let uri = config.upstream.as_ref().ok_or_else(|| {
+        if config.upstream.is_none() {
             let text = "no upstream: give --upstream http://127.0.0.1:3000 or `upstream` in the file";
-            GatewayError::new(GatewayErrorKind::Config, text)
-        })?;
+            return Err(GatewayError::new(GatewayErrorKind::Config, text));
+        }
         let mut parts = Parts::new(hook_client(&config).map_err(refused)?);
         let routes = config.routes(&mut parts);
         parts.load_key_sets().await?;
-        let upstream = Upstream::new(&config, &uri.0, tls::client(&config.upstream_tls).map_err(refused)?)
-            .ok_or_else(|| GatewayError::new(GatewayErrorKind::Config, format!("{uri} names no host")))?;
+        let connector = upstream::connector(
+            tls::client(&config.upstream_tls).map_err(refused)?,
+            config.timeouts.connect.0,
+        );
         let layer = SemelLayer::with_routes(engine.clone(), routes).observed_by(decisions);
         match self_test(&**engine.store()).await {
             Ok(None) => {}
@@ -146,13 +150,8 @@ impl Gateway {
                 format!("cannot listen on {}: {error}", config.listen),
             )
         })?;
-        let door = Door {
-            service: layer.layer(upstream),
-            tls: tls.map(|config| TlsAcceptorOf(TlsAcceptor::from(config))),
-            header_timeout: config.timeouts.header.0,
-        };
-        let drain = Drain::new(config.limits.connections.get());
-        Ok(Self { listener, door: Arc::new(door), engine, drain, drain_timeout: config.timeouts.drain.0 })
+        let tls = tls.map(|config| TlsAcceptorOf(TlsAcceptor::from(config)));
+        Self::serving(&config, engine, &layer, listener, connector, tls)
     }
 
     /// The address it listens on.
@@ -161,6 +160,41 @@ impl Gateway {
     /// As the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+impl<L: Listen, C: Connect + Clone + Send + Sync + 'static> Gateway<L, C> {
+    /// As [`Gateway::bind`], on another network than the operating system's and without TLS: what a simulation runs.
+    /// Of `config`, the upstream, the timeouts and the number of connections are used.
+    ///
+    /// # Errors
+    /// [`GatewayErrorKind::Config`] when no upstream is named.
+    pub fn over(
+        config: &Config,
+        engine: Engine,
+        layer: &SemelLayer,
+        listener: L,
+        connector: C,
+    ) -> Result<Self, GatewayError> {
+        Self::serving(config, engine, layer, listener, connector, None)
+    }
+
+    fn serving(
+        config: &Config,
+        engine: Engine,
+        layer: &SemelLayer,
+        listener: L,
+        connector: C,
+        tls: Option<TlsAcceptorOf>,
+    ) -> Result<Self, GatewayError> {
+        let upstream = Upstream::over(config, connector).ok_or_else(|| {
+            let named = config.upstream.as_ref().map(|uri| uri.0.to_string()).unwrap_or_default();
+            GatewayError::new(GatewayErrorKind::Config, format!("{named} names no host"))
+        })?;
+        let header_timeout = config.timeouts.header.0;
+        let door = Arc::new(Door { service: layer.layer(upstream), tls, header_timeout });
+        let drain = Drain::new(config.limits.connections.get());
+        Ok(Self { listener, door, engine, drain, drain_timeout: config.timeouts.drain.0 })
     }
 
     /// Serves until `shutdown` resolves, then drains.
@@ -190,10 +224,10 @@ impl Gateway {
 type Place = tokio::sync::OwnedSemaphorePermit;
 
 /// One connection, once there is a place for it.
-async fn accept(
-    listener: &TcpListener,
+async fn accept<L: Listen>(
+    listener: &L,
     places: Arc<tokio::sync::Semaphore>,
-) -> Option<(TcpStream, SocketAddr, Place)> {
+) -> Option<(L::Stream, SocketAddr, Place)> {
     let place = places.acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, place)),
@@ -231,19 +265,18 @@ impl Peer {
     }
 }
 
-impl Door {
+impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
     async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: impl Accepted,
         address: SocketAddr,
-        mut drain: watch::Receiver<bool>,
+        drain: Arc<Ending>,
     ) -> Result<(), ServeError> {
-        stream.set_nodelay(true)?;
         let Some(TlsAcceptorOf(acceptor)) = self.tls.clone() else {
-            let http2 = self.opened(speaks_http2(&stream), &mut drain).await?;
+            let http2 = self.opened(stream.speaks_http2(), &drain).await?;
             return self.speak(stream, http2, Peer::new(address, false, None), drain).await;
         };
-        let stream = self.opened(acceptor.accept(stream), &mut drain).await?;
+        let stream = self.opened(acceptor.accept(stream), &drain).await?;
         let (_, session) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(b"h2");
         let subject = tls::subject(session.peer_certificates());
@@ -254,12 +287,12 @@ impl Door {
     async fn opened<T>(
         &self,
         opening: impl Future<Output = io::Result<T>>,
-        drain: &mut watch::Receiver<bool>,
+        drain: &Ending,
     ) -> Result<T, ServeError> {
         tokio::select! {
             biased;
             opened = tokio::time::timeout(self.header_timeout, opening) => Ok(opened??),
-            _ = drain.wait_for(|begun| *begun) => Err("it had sent nothing when the drain began".into()),
+            () = drain.begun() => Err("it had sent nothing when the drain began".into()),
         }
     }
 
@@ -268,7 +301,7 @@ impl Door {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         http2: bool,
         peer: Arc<Peer>,
-        mut drain: watch::Receiver<bool>,
+        drain: Arc<Ending>,
     ) -> Result<(), ServeError> {
         let header_timeout = self.header_timeout;
         let service = service_fn(move |request| {
@@ -281,8 +314,9 @@ impl Door {
             builder.timer(TokioTimer::new()).keep_alive_interval(header_timeout).max_concurrent_streams(250);
             let mut connection = pin!(builder.serve_connection(stream, service));
             tokio::select! {
+                biased;
                 ended = connection.as_mut() => return Ok(ended?),
-                _ = drain.wait_for(|begun| *begun) => connection.as_mut().graceful_shutdown(),
+                () = drain.begun() => connection.as_mut().graceful_shutdown(),
             }
             return Ok(connection.await?);
         }
@@ -290,8 +324,9 @@ impl Door {
         builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).half_close(true);
         let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
         tokio::select! {
+            biased;
             ended = connection.as_mut() => return Ok(ended?),
-            _ = drain.wait_for(|begun| *begun) => connection.as_mut().graceful_shutdown(),
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
         }
         Ok(connection.await?)
     }
@@ -316,30 +351,6 @@ impl Door {
         let mut answer: Response<_> = answered.unwrap_or_else(|never: Infallible| match never {});
         answer.headers_mut().entry(REQUEST_ID).or_insert(id);
         answer
-    }
-}
-
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Whether a connection without TLS begins as HTTP/2 does. Looks without taking.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0; HTTP2_PREFACE.len()];
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        let count = stream.peek(&mut seen).await?;
-        if count == 0 || seen[..count] != HTTP2_PREFACE[..count] {
-            return Ok(false);
-        }
-        if count == HTTP2_PREFACE.len() {
-            return Ok(true);
-        }
-        if ready.is_read_closed() {
-            return Ok(false);
-        }
-        // What was looked at is still there, so readiness says nothing about what is to come.
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 

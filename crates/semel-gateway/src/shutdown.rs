@@ -3,10 +3,11 @@
 //! start.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use semel::Engine;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// How a drain ended.
@@ -21,16 +22,40 @@ pub struct Drained {
 /// Tells connections to finish, and waits for them.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    begun: watch::Sender<bool>,
+    ending: Arc<Ending>,
     connections: Arc<Semaphore>,
     connections_max: usize,
+}
+
+/// Whether the drain has begun. Those who wait for it hear of it in the order in which they came, so that a simulation
+/// can be repeated.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    begun: AtomicBool,
+    told: Notify,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Resolves once it has.
+    pub(crate) async fn begun(&self) {
+        // Made before the look: from here on it is not missed.
+        let told = self.told.notified();
+        if !self.begun.load(Ordering::SeqCst) {
+            told.await;
+        }
+    }
 }
 
 impl Drain {
     pub(crate) fn new(connections_max: usize) -> Self {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
         Self {
-            begun: watch::Sender::new(false),
+            ending: Arc::default(),
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
         }
@@ -41,13 +66,13 @@ impl Drain {
         Arc::clone(&self.connections)
     }
 
-    pub(crate) fn signal(&self) -> watch::Receiver<bool> {
-        self.begun.subscribe()
+    pub(crate) fn signal(&self) -> Arc<Ending> {
+        Arc::clone(&self.ending)
     }
 
     /// Lets connections finish what they have begun, and callers that hung up be run to their end.
     pub(crate) async fn finish(self, engine: &Engine, timeout: Duration) -> Drained {
-        self.begun.send_replace(true);
+        self.ending.begin();
         let deadline = Instant::now() + timeout;
         let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
         let closed = tokio::time::timeout_at(deadline, self.connections.acquire_many(all)).await;

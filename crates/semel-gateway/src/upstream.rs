@@ -15,7 +15,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use semel::Code;
@@ -29,11 +29,11 @@ use crate::config::{Config, HostName};
 
 /// The upstream as a service. Never fails: what went wrong is an answer that says so.
 #[derive(Clone, Debug)]
-pub struct Upstream(Arc<Way>);
+pub struct Upstream<C = HttpsConnector<HttpConnector>>(Arc<Way<C>>);
 
 #[derive(Debug)]
-struct Way {
-    client: Client<HttpsConnector<HttpConnector>, Body<Incoming>>,
+struct Way<C> {
+    client: Client<C, Body<Incoming>>,
     scheme: Scheme,
     authority: Authority,
     prefix: String,
@@ -41,8 +41,10 @@ struct Way {
     timeout: Duration,
 }
 
-impl Upstream {
-    pub(crate) fn new(config: &Config, uri: &Uri, tls: rustls::ClientConfig) -> Option<Self> {
+impl<C: Connect + Clone> Upstream<C> {
+    /// `None` when the configuration names no upstream.
+    pub(crate) fn over(config: &Config, connector: C) -> Option<Self> {
+        let uri = &config.upstream.as_ref()?.0;
         let http2_only = uri.scheme_str() == Some("h2c");
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -51,7 +53,7 @@ impl Upstream {
             .retry_canceled_requests(false)
             .http2_only(http2_only)
             .set_host(false)
-            .build(connector(tls, config.timeouts.connect.0));
+            .build(connector);
         Some(Self(Arc::new(Way {
             client,
             scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
@@ -67,7 +69,7 @@ impl Upstream {
     }
 }
 
-impl Way {
+impl<C> Way<C> {
     /// The request as the upstream gets it. The client's connection has been left behind at the door.
     fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -120,7 +122,7 @@ fn upgrades(request: &Request<Body<Incoming>>) -> bool {
 
 type Answer = Response<Body<Incoming>>;
 
-impl Service<Request<Body<Incoming>>> for Upstream {
+impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>> for Upstream<C> {
     type Response = Answer;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;

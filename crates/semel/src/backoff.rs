@@ -24,8 +24,40 @@ impl Backoff {
 /// A random number for [`Backoff::delay`] and for spreading callers that are told when to come back.
 #[must_use]
 pub fn random() -> u16 {
+    #[cfg(feature = "simulation")]
+    if let Some(number) = seeded::next() {
+        return number;
+    }
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     u16::try_from(high >> 48).unwrap_or_default()
+}
+
+#[cfg(feature = "simulation")]
+pub use seeded::seed;
+
+/// Chance that can be repeated, for a simulation that runs on one thread.
+#[cfg(feature = "simulation")]
+mod seeded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// From here on [`super::random`] on this thread follows from `seed`; `None` gives it back to the system.
+    pub fn seed(seed: Option<u64>) {
+        STATE.set(seed);
+    }
+
+    /// The SplitMix64 sequence.
+    pub(super) fn next() -> Option<u16> {
+        let state = STATE.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        STATE.set(Some(state));
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u16::try_from((mixed ^ (mixed >> 31)) >> 48).ok()
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! Next: [`claim`] (what the holder of a claim does), `wait` (how ten thousand duplicates cost one watcher),
 //! `call` (how the store is called), `renew` (leases), `sweep` (expiry in the background), [`crate::record`] (the states).
 
+mod board;
 mod call;
 pub mod claim;
 mod renew;
@@ -220,17 +221,20 @@ impl Engine {
         ask: &Ask,
         deadline: Instant,
     ) -> Result<Followed, Error> {
-        let mut phases = flight.subscribe();
         let timeout = tokio::time::sleep_until(deadline);
         tokio::pin!(timeout);
         loop {
-            let standing = match &*phases.borrow_and_update() {
-                Phase::Claiming | Phase::Vacant => None,
-                Phase::Running(fingerprint, _) => Some(*fingerprint),
-                Phase::Elsewhere(record) => Some(record.fingerprint),
-                Phase::Over(record) => return Ok(judge(record, ask)),
-                Phase::Unknown => return Ok(Followed::Begun(Begun::Refuse(Refusal::InDoubt(None)))),
-                Phase::Unreadable(code, reason) => return Err(Error::new(*code, reason.clone())),
+            let (seen, standing) = {
+                let shown = flight.phase();
+                let standing = match &*shown {
+                    Phase::Claiming | Phase::Vacant => None,
+                    Phase::Running(fingerprint, _) => Some(*fingerprint),
+                    Phase::Elsewhere(record) => Some(record.fingerprint),
+                    Phase::Over(record) => return Ok(judge(record, ask)),
+                    Phase::Unknown => return Ok(Followed::Begun(Begun::Refuse(Refusal::InDoubt(None)))),
+                    Phase::Unreadable(code, reason) => return Err(Error::new(*code, reason.clone())),
+                };
+                (shown.changes(), standing)
             };
             if let Some(refusal) = standing.and_then(|standing| refuse_duplicate(&standing, ask)) {
                 return Ok(Followed::Begun(Begun::Refuse(refusal)));
@@ -246,7 +250,7 @@ impl Engine {
                         };
                     }
                 }
-                _ = phases.changed() => {}
+                () = flight.changed(seen) => {}
                 () = &mut timeout => return Ok(Followed::Begun(Begun::Refuse(Refusal::InProgress))),
             }
         }

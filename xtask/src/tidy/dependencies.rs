@@ -27,6 +27,7 @@ fn may_use(name: &str) -> Option<&'static [&'static str]> {
 /// What nothing else is built on may use everything, and is where stores and surfaces meet.
 fn is_leaf(manifest: &Manifest) -> bool {
     manifest.name == "semel-cli"
+        || manifest.name == "semel-simulation"
         || manifest.path.starts_with("examples/")
         || manifest.path.starts_with("xtask/")
         || manifest.path.starts_with("bench/")

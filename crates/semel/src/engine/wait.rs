@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::Inner;
+use super::board::{Board, Shown};
 use crate::digest::Digest;
 use crate::error::Code;
 use crate::fingerprint::Fingerprint;
@@ -53,7 +54,7 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct Flight {
     id: RecordId,
-    phase: watch::Sender<Phase>,
+    phase: Board<Phase>,
     baton: Notify,
     /// How many wait. Who takes a seat looks at the phase afterwards, so where there is none nobody needs to be woken,
     /// which would cost as much as the rest of a flight.
@@ -63,16 +64,17 @@ pub(super) struct Flight {
 impl Flight {
     /// A flight that is in no table and that nobody joins.
     pub(super) fn apart(id: RecordId) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            phase: watch::Sender::new(Phase::Claiming),
-            baton: Notify::new(),
-            seats: Mutex::new(0),
-        })
+        Arc::new(Self { id, phase: Board::new(Phase::Claiming), baton: Notify::new(), seats: Mutex::new(0) })
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// What is known now, and how often it has changed.
+    pub(super) fn phase(&self) -> Shown<'_, Phase> {
+        self.phase.look()
+    }
+
+    /// Resolves once the phase has changed more than `seen` times.
+    pub(super) async fn changed(&self, seen: u64) {
+        self.phase.changed(seen).await;
     }
 
     pub(super) fn publish(&self, phase: Phase) {
@@ -82,15 +84,13 @@ impl Flight {
     /// As [`Flight::publish`], if the standing phase `may` be replaced.
     fn replace_when(&self, phase: Phase, may: impl FnOnce(&Phase) -> bool) -> bool {
         let seats = lock(&self.seats);
-        let mut replaced = false;
-        self.phase.send_if_modified(|standing| {
-            replaced = may(standing);
+        self.phase.change_if(*seats > 0, |standing| {
+            let replaced = may(standing);
             if replaced {
                 *standing = phase;
             }
-            replaced && *seats > 0
-        });
-        replaced
+            replaced
+        })
     }
 
     pub(super) fn baton(&self) -> impl Future<Output = ()> {
@@ -99,7 +99,7 @@ impl Flight {
 
     /// Vacant -> claiming, for the holder of the baton. False when there is nothing to take over.
     pub(super) fn take_over(&self) -> bool {
-        self.phase.send_if_modified(|phase| {
+        self.phase.change_if(true, |phase| {
             let vacant = matches!(phase, Phase::Vacant);
             if vacant {
                 *phase = Phase::Claiming;
@@ -121,7 +121,7 @@ impl Drop for Seat {
         let mut shard = self.flights.shard(&self.flight.id);
         let mut seats = lock(&self.flight.seats);
         *seats -= 1;
-        if *seats == 0 && matches!(*self.flight.phase.borrow(), Phase::Vacant) {
+        if *seats == 0 && matches!(*self.flight.phase(), Phase::Vacant) {
             remove(&mut shard, &self.flight);
         }
     }
