@@ -33,7 +33,6 @@ enum LogFormat {
 
 impl LogArgs {
     /// Begins to log. What waits is written when the guard is dropped, which takes a second at most.
-    #[must_use]
     pub(crate) fn start(self) -> WorkerGuard {
         let (lines, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(LINES_WAITING)
