@@ -282,3 +282,16 @@ async fn a_caller_that_goes_away_while_claiming_leaves_nothing_claimed() {
     sleep(Duration::from_millis(1)).await;
     drop(scene.win(ask()).await);
 }
+
+#[test]
+fn leases_are_renewed_after_the_runtime_of_an_earlier_claim_has_ended() {
+    let scene = Scene::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime().unwrap().block_on(async { scene.win(ask()).await.release().await });
+    runtime().unwrap().block_on(async {
+        let claim = scene.win(ask()).await;
+        sleep(Policy::default().lease).await;
+        assert!(scene.store.calls(Method::Renew) > 0);
+        claim.release().await;
+    });
+}

@@ -121,7 +121,7 @@ impl Drop for Waiting {
     }
 }
 
-async fn wait_for_due(waiting: Waiting, first: Instant, look_now: Arc<Notify>) {
+async fn wait_for_due(mut waiting: Waiting, first: Instant, look_now: Arc<Notify>) {
     let mut due = Some(first);
     while let Some(next) = due {
         tokio::select! {
@@ -130,6 +130,8 @@ async fn wait_for_due(waiting: Waiting, first: Instant, look_now: Arc<Notify>) {
         }
         due = waiting.0.upgrade().and_then(|inner| inner.renewals.start_due(&inner));
     }
+    // A claim that came meanwhile has started another task, and it is that one that waits.
+    waiting.0 = Weak::new();
 }
 
 /// Renews at once and then at each third of the lease, until aborted, refused, or past the longest execution. A renewal
