@@ -33,9 +33,7 @@ struct Bytes;
 
 impl Weighter<Digest, Record> for Bytes {
     fn weight(&self, _: &Digest, record: &Record) -> u64 {
-        const OVERHEAD: usize = 512;
-        let outcome = record.outcome().map_or(0, |outcome| outcome.head.len() + outcome.body.len());
-        u64::try_from(OVERHEAD + outcome).unwrap_or(u64::MAX)
+        record.memory_bytes()
     }
 }
 

@@ -26,6 +26,7 @@ use semel_tower::route::Missing;
 use semel_tower::tenant::{TenantPart, TenantRule};
 use semel_tower::{Route, Routes, SemelLayer};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
@@ -50,6 +51,30 @@ where
 /// One whose effects have nothing to say.
 fn plain(route: Route) -> (Service, Arc<AtomicUsize>) {
     service(route, Limits::default(), |_| std::future::ready(answer(201, "made")))
+}
+
+/// One that runs the effect of the key `k`, which ends when there is a permit in `open`.
+async fn busy(
+    route: Route,
+    limits: Limits,
+    open: &Arc<Semaphore>,
+) -> (Service, Arc<AtomicUsize>, JoinHandle<u16>) {
+    let open = open.clone();
+    let (service, effects) = service(route, limits, move |_| {
+        let open = open.clone();
+        async move {
+            open.acquire().await.unwrap().forget();
+            answer(201, "made")
+        }
+    });
+    let running = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, post("k"), "x").await.status }
+    });
+    while effects.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    (service, effects, running)
 }
 
 fn answer(status: u16, body: &'static str) -> Response<Body> {
@@ -148,23 +173,7 @@ async fn a_rotated_credential_is_the_same_caller_where_the_route_names_its_tenan
 async fn too_many_in_flight_or_waiting_are_429_and_run_nothing() {
     let open = Arc::new(Semaphore::new(0));
     let limits = Limits { in_flight_per_tenant: 1, waiters_per_record: 1, ..Limits::default() };
-    let (service, effects) = service(Route::default(), limits, {
-        let open = open.clone();
-        move |_| {
-            let open = open.clone();
-            async move {
-                open.acquire().await.unwrap().forget();
-                answer(201, "made")
-            }
-        }
-    });
-    let running = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, post("k"), "x").await.status }
-    });
-    while effects.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let (service, effects, running) = busy(Route::default(), limits, &open).await;
     let other = send(&service, post("other"), "x").await;
     assert_eq!((other.said(), other.text().contains("urn:semel:error:quota")), ((429, "refused"), true));
     assert!(!other.header("retry-after").is_empty());
@@ -261,23 +270,7 @@ async fn refused_duplicates_are_told_different_times() {
     let open = Arc::new(Semaphore::new(0));
     let policy = Policy { on_duplicate: OnDuplicate::Conflict, ..Policy::default() };
     let route = Route { policy: policy.into(), ..Route::default() };
-    let (service, effects) = service(route, Limits::default(), {
-        let open = open.clone();
-        move |_| {
-            let open = open.clone();
-            async move {
-                open.acquire().await.unwrap().forget();
-                answer(201, "made")
-            }
-        }
-    });
-    let running = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, post("k"), "x").await.status }
-    });
-    while effects.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let (service, effects, running) = busy(route, Limits::default(), &open).await;
     let mut told = HashSet::new();
     for _ in 0..200 {
         let refused = send(&service, post("k"), "x").await;

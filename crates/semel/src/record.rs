@@ -260,6 +260,14 @@ impl Record {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        const OVERHEAD: usize = 512;
+        let outcome = self.outcome().map_or(0, |outcome| outcome.head.len() + outcome.body.len());
+        u64::try_from(OVERHEAD + outcome).unwrap_or(u64::MAX)
+    }
+
     /// A record in flight as a doubt that began at `now`; any other as it is. For whoever moves records out of a
     /// store whose claims nobody renews any more.
     #[must_use]

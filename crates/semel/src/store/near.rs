@@ -44,9 +44,7 @@ struct Bytes;
 
 impl Weighter<Digest, Kept> for Bytes {
     fn weight(&self, _: &Digest, kept: &Kept) -> u64 {
-        const OVERHEAD: usize = 512;
-        let outcome = kept.record.outcome().map_or(0, |outcome| outcome.head.len() + outcome.body.len());
-        u64::try_from(OVERHEAD + outcome).unwrap_or(u64::MAX)
+        kept.record.memory_bytes()
     }
 }
 
