@@ -205,6 +205,15 @@ impl State {
             Self::Failed { .. } => StateKind::Failed,
         }
     }
+
+    fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::InFlight { .. } => None,
+            Self::InDoubt { expires_at, .. }
+            | Self::Completed { expires_at, .. }
+            | Self::Failed { expires_at, .. } => Some(*expires_at),
+        }
+    }
 }
 
 /// Everything known about one (tenant, operation, key).
@@ -231,24 +240,29 @@ impl Record {
     /// Expired means `now >= expires_at`.
     #[must_use]
     pub fn at(mut self, now: Timestamp) -> Option<Self> {
-        if let State::InFlight { lease_until, execute_until } = self.state {
-            let since = lease_until.min(execute_until);
-            if now >= since {
-                self.state = self.doubt_since(since, DoubtCause::LeaseExpired);
-            }
+        if let Some(doubt) = self.lapsed(now) {
+            self.state = doubt;
         }
         self.expires_at().is_none_or(|expires_at| now < expires_at).then_some(self)
+    }
+
+    /// Whether [`Record::at`] gives nothing.
+    pub(crate) fn is_absent_at(&self, now: Timestamp) -> bool {
+        let lapsed = self.lapsed(now);
+        lapsed.as_ref().unwrap_or(&self.state).expires_at().is_some_and(|expires_at| now >= expires_at)
+    }
+
+    /// What has become of a claim whose lease has run out by `now`; `None` for any other record.
+    fn lapsed(&self, now: Timestamp) -> Option<State> {
+        let State::InFlight { lease_until, execute_until } = self.state else { return None };
+        let since = lease_until.min(execute_until);
+        (now >= since).then(|| self.doubt_since(since, DoubtCause::LeaseExpired))
     }
 
     /// When the record becomes absent by itself; `None` while in flight.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        match self.state {
-            State::InFlight { .. } => None,
-            State::InDoubt { expires_at, .. }
-            | State::Completed { expires_at, .. }
-            | State::Failed { expires_at, .. } => Some(expires_at),
-        }
+        self.state.expires_at()
     }
 
     /// The stored outcome of a completed or failed record.

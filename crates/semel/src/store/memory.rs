@@ -26,7 +26,8 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Shelf {
-    records: BTreeMap<Digest, Record>,
+    /// Boxed, so that the tree's nodes are small enough to stay in the processor's cache.
+    records: BTreeMap<Digest, Box<Record>>,
     /// Those whose watchers have all gone are taken out by a purge.
     watchers: HashMap<Digest, Weak<Notify>>,
     last: Token,
@@ -87,14 +88,14 @@ impl Shelf {
             Some(record) if record.id != *id => {
                 Err(StoreError::new(StoreErrorKind::Corrupt, "two record ids share a digest"))
             }
-            found => Ok(found.cloned()),
+            found => Ok(found.map(|record| (**record).clone())),
         }
     }
 
     fn put(&mut self, record: Record) {
         self.wake(&record.id);
         self.last = self.last.max(record.guard.token);
-        self.records.insert(record.id.digest(), record);
+        self.records.insert(record.id.digest(), Box::new(record));
     }
 
     fn wake(&mut self, id: &RecordId) {
@@ -180,7 +181,7 @@ impl Store for MemoryStore {
             .iter()
             .map(|(digest, record)| (digest.to_string(), record))
             .filter(|(place, _)| *place > after)
-            .filter_map(|(place, record)| Some((place, record.clone().at(now)?)))
+            .filter_map(|(place, record)| Some((place, (**record).clone().at(now)?)))
             .filter(|(_, record)| args.admits(record));
         let mut page = Page { now, ..Page::default() };
         for (place, record) in matching.by_ref().take(args.limit) {
@@ -198,7 +199,7 @@ impl Store for MemoryStore {
         let expired: Vec<Digest> = shelf
             .records
             .iter()
-            .filter(|(_, record)| (*record).clone().at(now).is_none())
+            .filter(|(_, record)| record.is_absent_at(now))
             .map(|(digest, _)| *digest)
             .take(limit)
             .collect();
