@@ -17,8 +17,8 @@ mod scratch;
 mod trial;
 
 use patch::{Mutant, NamedTest};
-use scratch::Scratch;
-use trial::{Seen, Trial};
+pub(crate) use scratch::Scratch;
+pub(crate) use trial::{Seen, Trial};
 
 /// What `cargo xtask mutants` takes.
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub(crate) fn run_all() -> Done {
     try_all(&read_patches()?)
 }
 
-fn read_patches() -> Done<Vec<Mutant>> {
+pub(crate) fn read_patches() -> Done<Vec<Mutant>> {
     let root = checkout::root();
     let mut mutants = Vec::new();
     for path in checkout::files(&root)? {
@@ -70,7 +70,7 @@ fn read_patches() -> Done<Vec<Mutant>> {
     Ok(mutants)
 }
 
-fn choose(mutants: Vec<Mutant>, only: &[String]) -> Done<Vec<Mutant>> {
+pub(crate) fn choose(mutants: Vec<Mutant>, only: &[String]) -> Done<Vec<Mutant>> {
     let known = |name: &&String| mutants.iter().any(|mutant| mutant.name == **name);
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
         return Err(Failure::new(format!("there is no mutants/{unknown}.patch")));

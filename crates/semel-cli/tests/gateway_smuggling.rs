@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use semel_testkit::client::Raw;
+use semel_testkit::figures;
 use semel_testkit::gateway::Gateway;
 use semel_testkit::upstream::{Reading, Tap, Tapped};
 
@@ -262,9 +263,9 @@ async fn play_all(key: &str, reading: Reading) {
     let tap = Tap::reading(reading).await.expect("the tap listens");
     let gateway = Gateway::start(SEMEL, &tap.url()).await;
     let mut faults = Vec::new();
-    for (nth, Trick { name, expected, request_line, rest }) in
-        tricks().into_iter().chain(more::tricks()).enumerate()
-    {
+    let tricks: Vec<Trick> = tricks().into_iter().chain(more::tricks()).collect();
+    let played = tricks.len();
+    for (nth, Trick { name, expected, request_line, rest }) in tricks.into_iter().enumerate() {
         let key = if key.is_empty() { String::new() } else { format!("Idempotency-Key: {key}-{nth}\r\n") };
         let bytes = format!("{request_line}\r\nHost: api\r\n{key}{rest}");
         let answered = play(&gateway, bytes.as_bytes()).await;
@@ -278,6 +279,7 @@ async fn play_all(key: &str, reading: Reading) {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    figures::tell(&[("tricks played", played), ("hidden requests served", 0)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,7 +385,7 @@ async fn heads_that_are_not_quite_heads_hide_nothing() {
         ),
         ("half of HTTP/2's first line", Refused, format!("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n{HIDDEN}")),
     ];
-    let mut faults = Vec::new();
+    let (mut faults, played) = (Vec::new(), heads.len());
     for (name, expected, head) in heads {
         let answered = play(&gateway, format!("{head}{HIDDEN}").as_bytes()).await;
         let seen = tap.take();
@@ -391,6 +393,7 @@ async fn heads_that_are_not_quite_heads_hide_nothing() {
         faults.extend(fault(expected, &seen).map(|fault| format!("{name} ({answered}): {fault}")));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    figures::tell(&[("tricks played", played), ("hidden requests served", 0)]);
 }
 
 /// A client must not be able to keep the gateway's own words from the upstream by calling them its connection's, nor

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use semel_testkit::client::{Answer, Call, Connection, Raw};
+use semel_testkit::figures;
 use semel_testkit::gateway::Gateway;
 use semel_testkit::seeded::{Seeded, number};
 use semel_testkit::server::postgres::PostgresServer;
@@ -186,7 +187,10 @@ async fn tenants_share(store: Option<&str>, share: u64) {
         let (addr, seen, pool) = (gateway.addr(), Arc::clone(&seen), Arc::clone(&pool));
         workers.spawn(async move {
             let mut random = Seeded::new(seed * 1_000 + u64::try_from(worker).unwrap_or(0));
-            for _ in 0..operations / WORKERS {
+            for nth in 0..operations / WORKERS {
+                if worker == 0 {
+                    figures::progress("two tenants", nth * WORKERS, operations);
+                }
                 operation(addr, &mut random, operations / 8, &pool, &seen).await;
             }
         });
@@ -195,13 +199,15 @@ async fn tenants_share(store: Option<&str>, share: u64) {
         ended.unwrap_or_else(|panic| panic!("SEMEL_SEED={seed}: {panic}"));
     }
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
-    println!(
-        "{operations} operations of seed {seed}: {} answers, {} of them replays, {} mismatches, {} hung up",
-        count(&seen.answers),
-        count(&seen.replays),
-        count(&seen.mismatches),
-        count(&seen.hung_up)
-    );
+    println!("seed {seed}");
+    figures::tell(&[
+        ("operations", operations),
+        ("answers", count(&seen.answers)),
+        ("replays", count(&seen.replays)),
+        ("mismatches", count(&seen.mismatches)),
+        ("hung up", count(&seen.hung_up)),
+        ("foreign bytes", count(&foreign)),
+    ]);
     assert_eq!(count(&foreign), 0, "bodies that reached the upstream under the wrong credential");
     // Both tenants use the same keys: an effect for each of them, and no more.
     let twice =

@@ -22,6 +22,7 @@ use semel_client::core::classify::Finding;
 use semel_client::journal::sqlite::{Durability, SqliteJournal};
 use semel_client::{Client, Error, Once};
 use semel_testkit::client::{Call, Connection};
+use semel_testkit::figures;
 use semel_testkit::gateway::Gateway;
 use semel_testkit::port::Port;
 use semel_testkit::upstream::{Arrived, Reply, Reserved, Upstream};
@@ -329,6 +330,13 @@ impl Scene {
             said.done.len(),
             said.doubts.len()
         );
+        figures::tell(&[
+            ("kills of a client", run.kills),
+            ("kills of a gateway", gateway),
+            ("kills of an upstream", upstream),
+            ("calls of a client", run.calls),
+            ("in doubt and listed", said.doubts.len()),
+        ]);
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use semel_testkit::check::answers::{self, Request, Told as Heard};
 use semel_testkit::client::{Answer, Call, Connection, Load, Raw};
+use semel_testkit::figures;
 use semel_testkit::gateway::Gateway;
 use semel_testkit::upstream::{PythonProtocol, Upstream};
 use tokio::sync::watch;
@@ -310,10 +311,18 @@ impl Shop {
             "unknown outcomes are listed, and nothing else is"
         );
         assert!(self.gateway.keys_in("in-flight").await.is_empty());
+        figures::tell(&[
+            ("histories judged", told.history.len()),
+            ("outcomes told", told.outcomes.len()),
+            ("lost answers", 0),
+            ("doubled effects under hold", twice.len()),
+            ("in doubt and listed", told.doubts.len()),
+        ]);
     }
 }
 
 fn report(told: &Told, rounds: usize) {
+    figures::tell(&[("kills of a gateway", rounds)]);
     println!("{rounds} kills, {} with at least 10 requests in flight", told.full_rounds);
     println!("{} keys with an outcome, {} in doubt", told.outcomes.len(), told.doubts.len());
     for (window, keys) in &told.windows {

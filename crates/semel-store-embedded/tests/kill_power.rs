@@ -18,6 +18,7 @@ use semel::record::{ClaimArgs, Ending};
 use semel::store::{Claimed, CompleteArgs, StoreErrorKind, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, State, Store, Tenant, fingerprint};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
+use semel_testkit::figures;
 use semel_testkit::seeded::{Seeded, number};
 use semel_testkit::shim::disk::{Disk, Step, steps};
 use semel_testkit::shim::{Fault, Shim};
@@ -214,7 +215,8 @@ async fn cut(powered: &Powered, cuts: usize, what: &str) {
     let mut moments: Vec<usize> = (0..cuts).map(|_| random.below(steps.len() + 1)).collect();
     moments.sort_unstable();
     let (mut disk, mut said, mut taken) = (Disk::new(&powered.files()), Said::default(), 0);
-    for moment in &moments {
+    for (nth, moment) in moments.iter().enumerate() {
+        figures::progress(what, nth, cuts);
         for step in &steps[taken..*moment] {
             disk.take(step);
             if let Step::Said(text) = step {
@@ -239,6 +241,8 @@ async fn cut(powered: &Powered, cuts: usize, what: &str) {
         said.claimed.len(),
         said.completed.len()
     );
+    let told = said.claimed.len() + said.completed.len();
+    figures::tell(&[("power cuts", cuts), ("acknowledged", told), ("acknowledged and lost", 0)]);
     assert!(said.completed.len() > 20, "{said:?}");
 }
 
@@ -291,4 +295,5 @@ async fn a_failed_sync_ends_the_store_and_loses_nothing_that_was_told() {
         let files = disk.after_a_cut(&mut random);
         check(&files, &before, powered.bytes).await.unwrap_or_else(|wrong| panic!("image {nth}: {wrong}"));
     }
+    figures::tell(&[("power cuts after a failed sync", cuts(4))]);
 }

@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::figures;
 use crate::seeded::{Seeded, number};
 
 const INPUTS: u64 = 5_000;
@@ -77,6 +78,7 @@ pub fn run(name: &str, corpus: &str, more: &[Vec<u8>], target: impl Fn(&[u8]) ->
         words.len(),
         pool.len()
     );
+    figures::tell(&[("targets", 1), ("inputs", usize::try_from(all).unwrap_or(usize::MAX))]);
     all
 }
 

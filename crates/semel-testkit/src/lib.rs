@@ -9,6 +9,7 @@ pub mod conformance;
 #[cfg(feature = "net")]
 pub mod fault_proxy;
 pub mod faulty_store;
+pub mod figures;
 pub mod fuzz;
 pub mod seeded;
 
@@ -35,3 +36,5 @@ pub mod shim;
 pub mod tokens;
 #[cfg(feature = "http")]
 pub mod upstream;
+#[cfg(feature = "servers")]
+pub mod volume;

@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::failure::{Done, Failure, While};
 
 /// A folder with `tree`, `build` and `logs`, and what `tree` holds without a fault.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     dir: PathBuf,
     files: BTreeMap<String, (Vec<u8>, Permissions)>,
     /// Held for as long as this lives; the system gives it back when the process ends.
@@ -22,7 +22,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Reads the checkout as it is now; what changes there later does not matter to this run.
-    pub(super) fn open(dir: &Path) -> Done<Self> {
+    pub(crate) fn open(dir: &Path) -> Done<Self> {
         Self::of(&checkout::root(), dir)
     }
 
@@ -64,7 +64,7 @@ impl Scratch {
 
     /// Brings the tree back to what was read. Files that are right already keep their times, so that
     /// cargo builds only what differs.
-    pub(super) fn restore(&self) -> Done {
+    pub(crate) fn restore(&self) -> Done {
         self.remove_strangers(&self.tree())?;
         for (path, (bytes, permissions)) in &self.files {
             let file = self.tree().join(path);
@@ -93,7 +93,7 @@ impl Scratch {
         Ok(())
     }
 
-    pub(super) fn apply(&self, mutant: &Mutant) -> Done {
+    pub(crate) fn apply(&self, mutant: &Mutant) -> Done {
         let patch = self.tree().join("mutants").join(format!("{}.patch", mutant.name));
         // Inside a checkout git would take the paths from that checkout's root, and pass over files
         // outside the current folder without a word.

@@ -15,16 +15,16 @@ const TEST_FAILED: i32 = 100;
 const BUILD_FAILED: i32 = 101;
 
 /// Runs tests in a scratch tree.
-pub(super) struct Trial<'a>(&'a Scratch);
+pub(crate) struct Trial<'a>(&'a Scratch);
 
 /// Whether a test saw a fault, and if not, why not.
-pub(super) enum Seen {
+pub(crate) enum Seen {
     Red,
     No(String),
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(scratch: &'a Scratch) -> Self {
+    pub(crate) fn new(scratch: &'a Scratch) -> Self {
         Self(scratch)
     }
 
@@ -47,7 +47,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    pub(super) fn with_fault(&self, fault: &str, test: &NamedTest) -> Done<Seen> {
+    pub(crate) fn with_fault(&self, fault: &str, test: &NamedTest) -> Done<Seen> {
         let (code, log) = self.run(fault, test)?;
         let log = log.display();
         Ok(match code {
@@ -56,6 +56,15 @@ impl<'a> Trial<'a> {
             Some(BUILD_FAILED) => Seen::No(format!("it does not build, see {log}")),
             other => Seen::No(format!("nextest ended with {other:?}, see {log}")),
         })
+    }
+
+    /// Builds it, so that what is timed afterwards is the test.
+    pub(crate) fn build(&self, test: &NamedTest) -> Done {
+        let log = self.0.log("build.txt");
+        match self.nextest("run --no-run", test).run_into(&log)? {
+            Some(0) => Ok(()),
+            _ => Err(Failure::new(format!("{test}: does not build, see {}", log.display()))),
+        }
     }
 
     fn run(&self, fault: &str, test: &NamedTest) -> Done<(Option<i32>, PathBuf)> {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use semel_simulation::clock::Stopwatch;
 use semel_simulation::sim::lock;
 use semel_simulation::{Fault, Options, Plant, run_seed, run_seeds};
+use semel_testkit::figures;
 
 fn main() -> ExitCode {
     let argument = |name: &str| {
@@ -66,6 +67,15 @@ fn many(from: u64, seeds: u64) -> bool {
         Fault::ALL.len(),
         total.tally.missing().len(),
     );
+    let count = |counter| usize::try_from(read(counter)).unwrap_or(usize::MAX);
+    figures::tell(&[
+        ("seeds", count(&total.seeds)),
+        ("answers", lock(&total.told).values().sum()),
+        ("effects", count(&total.effects)),
+        ("calls of the store judged", count(&total.store_calls)),
+        ("kinds of fault that struck", Fault::ALL.len() - total.tally.missing().len()),
+        ("seeds with a broken promise", failures.len()),
+    ]);
     failures.is_empty()
 }
 
@@ -76,6 +86,7 @@ fn plants(most: u64) -> bool {
         let found =
             (0..most).find_map(|seed| run_seed(seed, Some(plant)).err().map(|failure| (seed, failure)));
         let took = watch.read().as_secs_f64();
+        figures::tell(&[("faults planted", 1), ("faults found", usize::from(found.is_some()))]);
         match found {
             Some((seed, failure)) => {
                 let promise = failure.broken.first().map_or("", |broken| broken.promise);

@@ -13,6 +13,7 @@ use semel::store::{Claimed, Written};
 use semel_testkit::check::load::Load;
 use semel_testkit::check::{Answer, Recorder, check};
 use semel_testkit::faulty_store::FaultyStore;
+use semel_testkit::figures;
 use semel_testkit::model::{Machine, Plant, Shape};
 use tokio::time::Instant;
 
@@ -66,6 +67,10 @@ fn model(report: &mut Report, quick: bool) {
         if let Some((guarantee, steps)) = &found.broken {
             what += &format!("; {guarantee} is broken by {}", steps.join(", "));
         }
+        figures::tell(&[
+            ("states of the model", found.states),
+            ("broken invariants", usize::from(found.broken.is_some())),
+        ]);
         report.line("model", found.broken.is_none(), started, &what);
     }
 }
@@ -78,6 +83,7 @@ fn plants(report: &mut Report) {
         let seen = found.broken.as_ref().filter(|(broken, _)| broken.starts_with(guarantee));
         let steps = seen.map_or(0, |(_, steps)| steps.len());
         let what = format!("planted {plant:?}: breaks {guarantee}, shown in {steps} steps");
+        figures::tell(&[("faults planted", 1), ("faults found", usize::from(seen.is_some()))]);
         report.line("plant", seen.is_some(), started, &what);
     }
 }
@@ -91,6 +97,7 @@ async fn checker(report: &mut Report, quick: bool) {
     let history = recorder.history();
     let started = Instant::now();
     let found = check(history.clone());
+    figures::tell(&[("histories judged", keys), ("calls judged", calls)]);
     let what = format!("{calls} calls of {keys} keys: {found:?}");
     report.line("checker", found.is_ok(), started, &what);
 
@@ -115,7 +122,7 @@ async fn checker(report: &mut Report, quick: bool) {
 async fn seeds(report: &mut Report, quick: bool) {
     let seeds = if quick { 20 } else { 2_000 };
     let started = Instant::now();
-    let (mut operations, mut unanswered) = (0, 0);
+    let (mut operations, mut unanswered, mut keys) = (0, 0, 0);
     for seed in 0..seeds {
         let clock = Arc::new(SystemClock::new());
         let faulty = FaultyStore::by_seed(Arc::new(MemoryStore::with_clock(clock.clone())), seed);
@@ -127,6 +134,7 @@ async fn seeds(report: &mut Report, quick: bool) {
             Ok(checked) => {
                 operations += checked.operations;
                 unanswered += checked.unanswered;
+                keys += checked.keys;
             }
             Err(found) => {
                 report.line("seeds", false, started, &format!("seed {seed}: {}", found[0]));
@@ -137,5 +145,10 @@ async fn seeds(report: &mut Report, quick: bool) {
         "{seeds} seeds of racing callers at a store that loses calls and replies: {operations} calls, \
          {unanswered} without an answer"
     );
+    figures::tell(&[
+        ("seeds", usize::try_from(seeds).unwrap_or(usize::MAX)),
+        ("histories judged", keys),
+        ("calls judged", operations),
+    ]);
     report.line("seeds", true, started, &what);
 }
