@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use semel::record::{ClaimArgs, Ending};
-use semel::store::{Claimed, CompleteArgs, StoreErrorKind, Written};
+use semel::store::{Claimed, CompleteArgs, StoreError, StoreErrorKind, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Store, Tenant, fingerprint};
 use semel_store_postgres::{OpenErrorKind, PostgresConfig, PostgresStore};
 use semel_testkit::check::Recorder;
+use semel_testkit::figures;
+use semel_testkit::seeded::{Seeded, number};
 use semel_testkit::server::postgres::PostgresServer;
+use semel_testkit::shim::{Fault, Shim};
+use semel_testkit::volume::Volume;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -51,6 +55,11 @@ struct Load {
 
 impl Load {
     fn start(store: &Arc<PostgresStore>) -> Self {
+        Self::named(store, "")
+    }
+
+    /// With other keys than those of another name.
+    fn named(store: &Arc<PostgresStore>, name: &str) -> Self {
         let mut load = Self {
             recorder: Recorder::new(store.clone()),
             going: Arc::new(AtomicBool::new(true)),
@@ -61,20 +70,22 @@ impl Load {
         for caller in 0..16 {
             let (store, going) = (load.recorder.clone(), Arc::clone(&load.going));
             let (done, failed) = (Arc::clone(&load.done), Arc::clone(&load.failed));
+            let name = name.to_owned();
             load.callers.spawn(async move {
                 let mut acknowledged = Vec::new();
                 for number in 0.. {
                     if !going.load(Ordering::SeqCst) {
                         break;
                     }
-                    let key = format!("{caller} {number}");
+                    let key = format!("{name}{caller} {number}");
                     match pair(&store, &key).await {
                         Ok(id) => {
                             done.fetch_add(1, Ordering::SeqCst);
                             acknowledged.push((id, key));
                         }
                         Err(kind) => {
-                            let expected = [StoreErrorKind::Unavailable, StoreErrorKind::Unknown];
+                            let expected =
+                                [StoreErrorKind::Unavailable, StoreErrorKind::Unknown, StoreErrorKind::Full];
                             assert!(expected.contains(&kind), "{kind:?}");
                             failed.fetch_add(1, Ordering::SeqCst);
                             sleep(Duration::from_millis(10)).await;
@@ -92,10 +103,15 @@ impl Load {
         until(&format!("{pairs} more are done"), async || self.done.load(Ordering::SeqCst) >= wanted).await;
     }
 
-    /// Stops it, and looks for every outcome that was acknowledged. Returns how many those were.
-    async fn stop_and_verify(self, store: &Arc<PostgresStore>) -> usize {
+    /// Stops it. Returns what was acknowledged.
+    async fn stop(&mut self) -> Vec<(RecordId, String)> {
         self.going.store(false, Ordering::SeqCst);
-        let acknowledged = timeout(PATIENCE, self.callers.join_all()).await.unwrap().concat();
+        timeout(PATIENCE, std::mem::take(&mut self.callers).join_all()).await.unwrap().concat()
+    }
+
+    /// Stops it, and looks for every outcome that was acknowledged. Returns how many those were.
+    async fn stop_and_verify(mut self, store: &Arc<PostgresStore>) -> usize {
+        let acknowledged = self.stop().await;
         // Also those of which nobody knows whether they were carried out.
         let after = self.recorder.continued(Arc::clone(store) as Arc<dyn Store>);
         for operation in self.recorder.history() {
@@ -106,7 +122,12 @@ impl Load {
                 after.get(id).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged and is lost"));
             assert_eq!(record.outcome(), Some(&outcome(key)));
         }
-        after.verify();
+        let histories = after.verify();
+        figures::tell(&[
+            ("acknowledged", acknowledged.len()),
+            ("acknowledged and lost", 0),
+            ("histories judged", histories.keys),
+        ]);
         acknowledged.len()
     }
 }
@@ -142,6 +163,7 @@ async fn a_server_killed_under_load_has_lost_nothing_and_serves_again() {
         load.more(300).await;
     }
     let acknowledged = load.stop_and_verify(&store).await;
+    figures::tell(&[("kills of a server", 2)]);
     assert!(acknowledged >= 1200);
 }
 
@@ -179,8 +201,143 @@ async fn a_standby_promoted_under_load_has_every_acknowledged_outcome() {
     );
     load.more(500).await;
     let acknowledged = load.stop_and_verify(&store).await;
+    figures::tell(&[("failovers", 1)]);
     assert!(acknowledged >= 1500);
     assert!(back_in < Duration::from_secs(3), "served again {back_in:?} after the promotion");
+}
+
+/// Until a fresh key is refused because there is no room.
+async fn is_full(store: &PostgresStore) -> StoreError {
+    let deadline = Instant::now() + PATIENCE;
+    for number in 0.. {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} until the disk is full");
+        if let Err(error) = store.claim(claiming(&format!("filler {number}"))).await
+            && error.kind() == StoreErrorKind::Full
+        {
+            return error;
+        }
+    }
+    unreachable!("numbers do not end")
+}
+
+/// Outcomes that were told are told on a full disk too, claims are refused, and with room again all goes on.
+async fn fills_up(server: &PostgresServer, fill: impl FnOnce(), make_room: impl FnOnce()) {
+    let store = open(&server.url("postgres")).await;
+    let told = pair(&*store, "told").await.unwrap();
+    let load = Load::start(&store);
+    load.more(300).await;
+    fill();
+    let refused = is_full(&store).await;
+    assert!(
+        std::error::Error::source(&refused).unwrap().to_string().contains("No space left"),
+        "{refused:?}"
+    );
+    for _ in 0..20 {
+        let standing = store.claim(claiming("told")).await;
+        let Ok(Claimed::Standing(record)) = standing else { panic!("{standing:?}") };
+        assert_eq!(record.outcome(), Some(&outcome("told")));
+        assert_eq!(store.get(&told).await.unwrap().unwrap().outcome(), Some(&outcome("told")));
+    }
+    make_room();
+    load.more(300).await;
+    let acknowledged = load.stop_and_verify(&store).await;
+    figures::tell(&[("full disks", 1)]);
+    assert!(acknowledged >= 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_full_disk_refuses_claims_tells_outcomes_and_serves_again() {
+    let (shim, home) = (Shim::build(false), tempfile::tempdir().unwrap());
+    let server = PostgresServer::start_under(Some(&shim), Some(home.path()), &[]);
+    fills_up(&server, || shim.set(Fault::NoGrowth, 1), || shim.set(Fault::NoGrowth, 0)).await;
+}
+
+/// Needs root, so it is asked for: `SEMEL_VOLUMES=1`, as `cargo xtask torture` does, which fails where it is refused.
+fn volume(bytes: u64) -> Option<Volume> {
+    match (Volume::make(bytes), number("SEMEL_VOLUMES", 0)) {
+        (Ok(volume), 1) => Some(volume),
+        (Err(why), 1) => panic!("a disk of its own is refused here: {why}"),
+        (made, _) => {
+            println!("not run: SEMEL_VOLUMES is not 1; a disk can be made: {}", made.is_ok());
+            assert!(made.map_or_else(|why| why.contains("root is needed"), |_| true));
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_real_disk_that_is_full_does_the_same() {
+    let Some(volume) = volume(192 << 20) else { return };
+    let server = PostgresServer::start_under(None, Some(&volume.path()), &[]);
+    let filler = volume.path().join("filler");
+    let fill = || {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        for bytes in [1 << 20, 4096] {
+            while std::io::Write::write_all(&mut file, &vec![7; bytes]).is_ok() {}
+        }
+        // Written blocks count at once; those that wait for the disk may be given back.
+        let _ = file.sync_all();
+    };
+    fills_up(&server, fill, || std::fs::remove_file(&filler).unwrap()).await;
+}
+
+/// Cuts the power of a server under load, `cuts` times. Returns how many outcomes were told and are gone.
+async fn cuts(volume: &Volume, cuts: usize) -> (usize, usize) {
+    // No session waits for the disk unless it asks to, as the store's do.
+    let settings = [("synchronous_commit", "off"), ("wal_writer_delay", "10s")];
+    let mut server = PostgresServer::start_under(None, Some(&volume.path()), &settings);
+    let config = |server: &PostgresServer| {
+        PostgresConfig::new(server.url("postgres"))
+            .migrate(true)
+            .durability(semel::store::Durability::Process)
+    };
+    let mut random = Seeded::new(number("SEMEL_SEED", 1));
+    let (mut told, mut lost) = (0, 0);
+    for nth in 0..cuts {
+        let store = Arc::new(PostgresStore::open(config(&server)).await.unwrap());
+        let mut load = Load::named(&store, &format!("cut {nth} "));
+        load.more(100 + random.below(400)).await;
+        volume.cut().unwrap();
+        load.going.store(false, Ordering::SeqCst);
+        server.kill();
+        volume.restore().unwrap();
+        server.start_again();
+        let acknowledged = load.stop().await;
+        let store = PostgresStore::open(config(&server)).await.unwrap();
+        for (id, key) in &acknowledged {
+            let record = store.get(id).await.unwrap();
+            lost += usize::from(record.as_ref().and_then(|record| record.outcome()) != Some(&outcome(key)));
+        }
+        told += acknowledged.len();
+    }
+    (told, lost)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_of_the_server_lose_nothing_that_was_told() {
+    let Some(volume) = volume(1 << 30) else { return };
+    let times = usize::try_from(number("SEMEL_SERVER_POWER_CUTS", 3)).unwrap();
+    let (told, lost) = cuts(&volume, times).await;
+    figures::tell(&[
+        ("power cuts of a server", times),
+        ("acknowledged", told),
+        ("acknowledged and lost", lost),
+    ]);
+    assert_eq!(lost, 0, "of {told}");
+}
+
+/// The cut is one: what a server has committed without waiting for its disk is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_of_the_server_loses_what_was_not_synced() {
+    let Some(volume) = volume(1 << 30) else { return };
+    let mut server = PostgresServer::start_under(None, Some(&volume.path()), &[("wal_writer_delay", "10s")]);
+    server.sql("postgres", "CREATE TABLE told (n int); INSERT INTO told VALUES (1)");
+    server.sql("postgres", "SET synchronous_commit = off; INSERT INTO told VALUES (2)");
+    volume.cut().unwrap();
+    server.kill();
+    volume.restore().unwrap();
+    server.start_again();
+    assert_eq!(server.sql("postgres", "SELECT n FROM told"), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

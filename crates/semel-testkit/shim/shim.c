@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define FDS 4096
-enum { CLOCK_STEP_NS, DISK_FULL, SYNCS_FAIL, CONTROLS };
+enum { CLOCK_STEP_NS, DISK_FULL, SYNCS_FAIL, NO_GROWTH, CONTROLS };
 
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static int trace = -1;
@@ -47,11 +47,20 @@ static int64_t controlled(int which) { return control ? control[which] : 0; }
 
 static int below(const char *path) {
     size_t length = path ? strlen(path) : 0;
-    if (!folder || strncmp(path, folder, strlen(folder)) != 0) return 0;
+    if (!folder || !length) return 0;
+    char here[4096];
+    const char *from = path[0] == '/' ? path : getcwd(here, sizeof here);
+    if (!from || strncmp(from, folder, strlen(folder)) != 0) return 0;
     return length < 4 || strcmp(path + length - 4, "-shm") != 0;
 }
 
 static int is_ours(int fd) { return fd >= 0 && fd < FDS && ours[fd]; }
+
+static int no_room(int fd, off_t end) {
+    struct stat now;
+    if (controlled(DISK_FULL)) return 1;
+    return controlled(NO_GROWTH) && syscall(SYS_fstat, fd, &now) == 0 && end > now.st_size;
+}
 
 /* kind, descriptor, number, length of what follows; then that. */
 static void note(char kind, int32_t fd, int64_t number, const void *data, uint32_t length) {
@@ -97,9 +106,10 @@ int close(int fd) {
 
 ssize_t write(int fd, const void *data, size_t length) {
     if (!is_ours(fd) && !(fd == 1 && folder)) return syscall(SYS_write, fd, data, length);
-    if (is_ours(fd) && controlled(DISK_FULL)) { errno = ENOSPC; return -1; }
-    LOCK;
     int64_t at = fd == 1 ? 0 : lseek(fd, 0, SEEK_CUR);
+    if (is_ours(fd) && no_room(fd, at + length)) { errno = ENOSPC; return -1; }
+    LOCK;
+    if (fd != 1) at = lseek(fd, 0, SEEK_CUR);
     ssize_t done = syscall(SYS_write, fd, data, length);
     if (done > 0) note(fd == 1 ? 'S' : 'W', fd, at, data, done);
     UNLOCK;
@@ -108,7 +118,7 @@ ssize_t write(int fd, const void *data, size_t length) {
 
 static ssize_t writing(int fd, const void *data, size_t length, off_t at) {
     if (!is_ours(fd)) return syscall(SYS_pwrite64, fd, data, length, at);
-    if (controlled(DISK_FULL)) { errno = ENOSPC; return -1; }
+    if (no_room(fd, at + length)) { errno = ENOSPC; return -1; }
     LOCK;
     ssize_t done = syscall(SYS_pwrite64, fd, data, length, at);
     if (done > 0) note('W', fd, at, data, done);
@@ -117,6 +127,28 @@ static ssize_t writing(int fd, const void *data, size_t length, off_t at) {
 }
 ssize_t pwrite(int fd, const void *data, size_t length, off_t at) { return writing(fd, data, length, at); }
 ssize_t pwrite64(int fd, const void *data, size_t length, off_t at) { return writing(fd, data, length, at); }
+
+static ssize_t writing_parts(int fd, const struct iovec *parts, int count, off_t at) {
+    ssize_t all = 0;
+    for (int nth = 0; nth < count; nth++) {
+        ssize_t done = writing(fd, parts[nth].iov_base, parts[nth].iov_len, at + all);
+        if (done < 0) return all ? all : -1;
+        all += done;
+        if ((size_t)done < parts[nth].iov_len) break;
+    }
+    return all;
+}
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return writing_parts(fd, parts, count, at); }
+ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t at) { return writing_parts(fd, parts, count, at); }
+
+static int making_room(int fd, int mode, off_t at, off_t length) {
+    if (is_ours(fd) && no_room(fd, at + length)) { errno = ENOSPC; return -1; }
+    return syscall(SYS_fallocate, fd, mode, at, length);
+}
+int fallocate(int fd, int mode, off_t at, off_t length) { return making_room(fd, mode, at, length); }
+int fallocate64(int fd, int mode, off_t at, off_t length) { return making_room(fd, mode, at, length); }
+int posix_fallocate(int fd, off_t at, off_t length) { return making_room(fd, 0, at, length) == 0 ? 0 : errno; }
+int posix_fallocate64(int fd, off_t at, off_t length) { return making_room(fd, 0, at, length) == 0 ? 0 : errno; }
 
 static int cutting(int fd, off_t length) {
     if (!is_ours(fd)) return syscall(SYS_ftruncate, fd, length);

@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,9 +26,12 @@ pub enum Fault {
     DiskFull = 1,
     /// Not 0: syncs of its files fail, and what was not synced before may be lost.
     SyncsFail = 2,
+    /// Not 0: a write that would make a file longer finds no room; what a file has already can be written over, as on
+    /// a disk that is full.
+    NoGrowth = 3,
 }
 
-const FAULTS: u64 = 3;
+const FAULTS: usize = 4;
 
 /// The library, its trace and its controls, for one program.
 #[derive(Debug)]
@@ -47,16 +50,18 @@ impl Shim {
     pub fn build(traced: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("semel-shim-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        // A server that runs as somebody else loads it too.
+        let open = fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755));
+        open.unwrap_or_else(|error| panic!("{}: {error}", folder.path().display()));
         let library = folder.path().join("shim.so");
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(SOURCE);
         let built = cc.output().unwrap_or_else(|error| panic!("{cc:?}: {error}; a C compiler is needed"));
         assert!(built.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&built.stderr));
         let path = folder.path().join("control");
-        fs::write(&path, [0; 8 * 3]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        fs::write(&path, [0; 8 * FAULTS]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let control = File::options().write(true).open(&path);
         let control = control.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(control.metadata().map(|file| file.len()).unwrap_or_default(), FAULTS * 8);
         Self { folder, control, traced }
     }
 

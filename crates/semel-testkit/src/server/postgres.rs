@@ -4,6 +4,7 @@
 //! blocks for a moment, so that it works in every test and on drop. A server that root starts runs as `nobody`, and
 //! none outlives the process that started it. Next: the tests of the store.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::port::Port;
+use crate::shim::Shim;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
@@ -29,6 +31,8 @@ const OLDEST: u32 = 15;
 #[derive(Debug)]
 pub struct PostgresServer {
     folder: TempDir,
+    data: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
     port: Port,
     settings: Vec<(String, String)>,
     running: Option<Running>,
@@ -64,7 +68,16 @@ impl PostgresServer {
     /// When it does not start, with what it said.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        Self::start_on(settings, |folder| copy(&template(), &folder.join("data")))
+        Self::start_under(None, None, settings)
+    }
+
+    /// The same, with `shim` between it and its files, and with its data in the folder `home`, where there are such.
+    ///
+    /// # Panics
+    /// When it does not start, with what it said.
+    #[must_use]
+    pub fn start_under(shim: Option<&Shim>, home: Option<&Path>, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(shim, home, settings, |data| copy(&template(), data))
     }
 
     /// A server of this one's data and settings that follows it, known to it as `name`. It is waited for by the primary's commits
@@ -77,10 +90,9 @@ impl PostgresServer {
         let from = format!("host=127.0.0.1 port={} user=semel application_name={name}", self.port());
         let settings: Vec<_> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let standby = Self::start_on(&settings, |folder| {
-            let data = folder.join("data");
+        let standby = Self::start_on(None, None, &settings, |data| {
             let mut backup = run_as_server(&program("pg_basebackup"));
-            backup.arg("-D").arg(&data).args(["-d", &from, "-R", "-X", "stream", "-c", "fast", "-N"]);
+            backup.arg("-D").arg(data).args(["-d", &from, "-R", "-X", "stream", "-c", "fast", "-N"]);
             succeed(backup);
         });
         let streams = format!("SELECT count(*) FROM pg_stat_replication WHERE application_name = '{name}'");
@@ -88,14 +100,30 @@ impl PostgresServer {
         standby
     }
 
-    fn start_on(settings: &[(&str, &str)], make_data: impl Fn(&Path)) -> Self {
+    fn start_on(
+        shim: Option<&Shim>,
+        home: Option<&Path>,
+        settings: &[(&str, &str)],
+        make_data: impl Fn(&Path),
+    ) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let folder = tempfile::Builder::new().prefix("semel-postgres-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         give_to_server(folder.path());
-        make_data(folder.path());
+        let data = home.unwrap_or(folder.path()).join("data");
+        if let Some(home) = home {
+            give_to_server(home);
+        }
+        make_data(&data);
+        if home.is_some() {
+            // As `initdb` leaves it: a copy is not on the disk by itself.
+            let mut sync = Command::new("sync");
+            sync.arg("-f").arg(&data);
+            succeed(sync);
+        }
+        let environment = shim.map(|shim| shim.environment(&data)).unwrap_or_default();
         let settings = settings.iter().map(own).collect();
-        let mut server = Self { folder, port: Port::take(), settings, running: None };
+        let mut server = Self { folder, data, environment, port: Port::take(), settings, running: None };
         server.start_again();
         server
     }
@@ -111,7 +139,7 @@ impl PostgresServer {
     /// # Panics
     /// When it cannot be written.
     pub fn put_file(&self, name: &str, contents: &[u8]) -> PathBuf {
-        let path = self.data().join(name);
+        let path = self.data.join(name);
         let put = fs::write(&path, contents)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)));
         put.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -126,10 +154,11 @@ impl PostgresServer {
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "PostgreSQL runs already");
         // What a kill has left; the server would wait to see whether it is still true.
-        let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        let _ = fs::remove_file(self.data.join("postmaster.pid"));
         let mut command = Command::new("setpriv");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(as_server()).args(["--pdeathsig", "QUIT", "--"]).arg(program("postgres"));
-        command.arg("-D").arg(self.data());
+        command.arg("-D").arg(&self.data);
         let port = self.port().to_string();
         let ours =
             [("port", port.as_str()), ("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")];
@@ -144,7 +173,7 @@ impl PostgresServer {
         // The last line of this file says how far it is.
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+            let state = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
             if state.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby")) {
                 self.running = Some(running);
                 return;
@@ -204,7 +233,7 @@ impl PostgresServer {
     /// When it does not become one.
     pub fn promote(&self) {
         let mut promote = run_as_server(&program("pg_ctl"));
-        promote.arg("promote").arg("-w").arg("-D").arg(self.data());
+        promote.arg("promote").arg("-w").arg("-D").arg(&self.data);
         succeed(promote);
         wait_until("it is the primary", || self.sql("postgres", "SELECT pg_is_in_recovery()") == "f");
     }
@@ -256,10 +285,6 @@ impl PostgresServer {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
     }
 }
 
