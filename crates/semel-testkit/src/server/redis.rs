@@ -3,6 +3,7 @@
 //!
 //! Everything here blocks for a moment, so that it works in every test and on drop. Next: the tests of the store.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::port::Port;
+use crate::shim::Shim;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
@@ -28,6 +30,7 @@ pub struct RedisServer {
     port: Port,
     _bus: Port,
     settings: Vec<(String, String)>,
+    environment: Vec<(&'static str, OsString)>,
     child: Option<Child>,
 }
 
@@ -48,6 +51,18 @@ impl RedisServer {
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let mut server = Self::not_started(settings);
+        server.start_again();
+        server
+    }
+
+    /// The same as [`RedisServer::start`], with `shim` between it and its files and clock.
+    ///
+    /// # Panics
+    /// When it does not start, with what it said.
+    #[must_use]
+    pub fn start_under(shim: &Shim) -> Self {
+        let mut server = Self::not_started(&[]);
+        server.environment = shim.environment(server.folder());
         server.start_again();
         server
     }
@@ -76,7 +91,7 @@ impl RedisServer {
             }
             all.push(((*name).to_owned(), (*value).to_owned()));
         }
-        Self { folder, port, _bus: bus, settings: all, child: None }
+        Self { folder, port, _bus: bus, settings: all, environment: Vec::new(), child: None }
     }
 
     /// Starts it with the data it has, and waits until it answers, if only to say that it is loading.
@@ -102,6 +117,7 @@ impl RedisServer {
         fs::write(&path, conf).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let program = std::env::var_os("SEMEL_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
         let mut command = Command::new(&program);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let spawned = command.spawn();
         let mut child = spawned.unwrap_or_else(|error| {
