@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,8 @@ use semel::record::{ClaimArgs, DoubtCause, Ending};
 use semel::store::{Claimed, CompleteArgs, StoreErrorKind, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, State, Store, Tenant, fingerprint};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenErrorKind};
+use semel_testkit::check::answers::{self, Request, Told};
+use semel_testkit::figures;
 
 const FILE: &str = "SEMEL_TEST_FILE";
 const FIRST: &str = "SEMEL_TEST_FIRST";
@@ -127,16 +129,32 @@ fn listen(mut child: Child, kill_after: usize) -> Acknowledged {
     heard
 }
 
+/// What was told of each number: by the child that claimed it, and at each opening since.
+#[derive(Default)]
+struct Histories(BTreeMap<usize, Vec<Request>>);
+
+impl Histories {
+    fn tell(&mut self, number: usize, told: Option<Told>) {
+        let requests = self.0.entry(number).or_default();
+        let invoked = 2 * u64::try_from(requests.len()).unwrap();
+        requests.push(Request { invoked, answer: told.map(|told| (invoked + 1, told)) });
+    }
+}
+
 /// Checks every acknowledged record; returns how many are in doubt.
-async fn check(store: &EmbeddedStore, heard: &Acknowledged) -> usize {
+async fn check(store: &EmbeddedStore, heard: &Acknowledged, histories: &mut Histories) -> usize {
     let mut doubted = 0;
     for number in &heard.claimed {
         let record = store.get(&id(*number)).await.unwrap().unwrap_or_else(|| panic!("{number} is lost"));
         match record.state {
-            State::Completed { outcome: kept, .. } => assert_eq!(kept, outcome(*number)),
+            State::Completed { outcome: kept, .. } => {
+                assert_eq!(kept, outcome(*number));
+                histories.tell(*number, Some(Told::Replayed(format!("{kept:?}"))));
+            }
             State::InDoubt { cause, .. } => {
                 assert_eq!(cause, DoubtCause::Restarted);
                 assert!(!heard.completed.contains(number), "{number} was completed");
+                histories.tell(*number, Some(Told::InDoubt));
                 doubted += 1;
             }
             other => panic!("{number} is {other:?}"),
@@ -152,16 +170,29 @@ async fn check(store: &EmbeddedStore, heard: &Acknowledged) -> usize {
 async fn twenty_kills_lose_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("semel.db");
-    let mut all = Acknowledged::default();
+    let (mut all, mut histories) = (Acknowledged::default(), Histories::default());
     for kill in 0..20 {
         let heard = listen(child(&file, kill * 1_000_000, ""), 100 + kill * 37);
         assert!(heard.claimed.len() >= 30, "the child was heard {} times", heard.claimed.len());
+        for number in &heard.claimed {
+            let told = heard.completed.contains(number).then(|| format!("{:?}", outcome(*number)));
+            histories.tell(*number, told.map(Told::Executed));
+        }
         all.claimed.extend(heard.claimed);
         all.completed.extend(heard.completed);
         let store = EmbeddedStore::open(EmbeddedConfig::new(&file)).unwrap();
-        let doubted = check(&store, &all).await;
+        let doubted = check(&store, &all, &mut histories).await;
         assert!(doubted > kill, "claims that were in flight are in doubt");
     }
+    for (number, requests) in &histories.0 {
+        answers::check(requests).unwrap_or_else(|wrong| panic!("{number}: {wrong}: {requests:?}"));
+    }
+    figures::tell(&[
+        ("kills of a store", 20),
+        ("acknowledged", all.claimed.len() + all.completed.len()),
+        ("acknowledged and lost", 0),
+        ("histories judged", histories.0.len()),
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,5 +222,5 @@ async fn after_a_disk_error_nothing_is_acknowledged_and_nothing_was_lost() {
     assert!(heard.refused, "the child did not come to the end");
     assert!(heard.completed.len() > 100);
     let store = EmbeddedStore::open(EmbeddedConfig::new(&file)).unwrap();
-    check(&store, &heard).await;
+    check(&store, &heard, &mut Histories::default()).await;
 }

@@ -20,7 +20,9 @@ use semel::{
     fingerprint,
 };
 use semel_store_redis::{RedisConfig, RedisStore};
+use semel_testkit::check::Recorder;
 use semel_testkit::fault_proxy::{FaultProxy, Wire};
+use semel_testkit::figures;
 use semel_testkit::server::redis::{RedisCluster, RedisServer};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -85,6 +87,8 @@ async fn won(store: &RedisStore, key: &str) -> Record {
 struct Acknowledged {
     claims: Vec<(RecordId, Guard)>,
     outcomes: Vec<(RecordId, Guard)>,
+    /// Claims that were sent away.
+    refused: usize,
 }
 
 /// Claims and completes fresh keys until it is ended.
@@ -95,12 +99,12 @@ struct Load {
 }
 
 impl Load {
-    fn start(store: &Arc<RedisStore>, name: &str) -> Self {
+    fn start<S: Store + 'static>(store: &Arc<S>, name: &str) -> Self {
         let (stop, pairs, mut workers) = (Arc::new(AtomicBool::new(false)), Arc::default(), JoinSet::new());
         for worker in 0..WORKERS {
             let (store, stop, pairs) = (Arc::clone(store), Arc::clone(&stop), Arc::clone(&pairs));
             let name = format!("{name} {worker}");
-            workers.spawn(async move { work(&store, &name, &stop, &pairs).await });
+            workers.spawn(async move { work(&*store, &name, &stop, &pairs).await });
         }
         Self { stop, pairs, workers }
     }
@@ -121,18 +125,20 @@ impl Load {
         for own in self.workers.join_all().await {
             all.claims.extend(own.claims);
             all.outcomes.extend(own.outcomes);
+            all.refused += own.refused;
         }
         all
     }
 }
 
-async fn work(store: &RedisStore, name: &str, stop: &AtomicBool, pairs: &AtomicUsize) -> Acknowledged {
+async fn work(store: &dyn Store, name: &str, stop: &AtomicBool, pairs: &AtomicUsize) -> Acknowledged {
     let mut all = Acknowledged::default();
     for n in 0.. {
         if stop.load(Ordering::SeqCst) {
             break;
         }
         let Ok(Claimed::Won(record)) = store.claim(args(&format!("{name} {n}"))).await else {
+            all.refused += 1;
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
@@ -167,20 +173,32 @@ impl Acknowledged {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_with_appendfsync_always_a_server_loses_nothing_acknowledged() {
     let mut server = RedisServer::start_with(&[("appendfsync", "always")]);
-    let mut total = 0;
+    let (mut total, mut judged) = (0, 0);
     for kill in 0..times("SEMEL_KILLS", 5) {
         let store = open_soon(&server.url()).await;
         assert_eq!(store.tier().power_cut, Survives::Yes);
-        let load = Load::start(&store, &format!("kill {kill}"));
+        let recorder = Recorder::new(store.clone());
+        let load = Load::start(&Arc::new(recorder.clone()), &format!("kill {kill}"));
         load.acknowledges(200).await;
         server.kill9();
         let acknowledged = load.end().await;
         server.start_again();
         let store = open_soon(&server.url()).await;
         assert_eq!(acknowledged.lost(&store).await, 0, "kill {kill}");
+        // Also those of which nobody knows whether they were carried out.
+        let after = recorder.continued(store);
+        for operation in recorder.history() {
+            after.get(operation.asked.call.id()).await.unwrap();
+        }
+        judged += after.verify().keys;
         total += acknowledged.claims.len() + acknowledged.outcomes.len();
     }
-    println!("{total} acknowledged, 0 lost");
+    figures::tell(&[
+        ("kills of a server", times("SEMEL_KILLS", 5)),
+        ("acknowledged", total),
+        ("acknowledged and lost", 0),
+        ("histories judged", judged),
+    ]);
 }
 
 /// Kills a master under load, waits for its replica, and counts.
@@ -211,7 +229,7 @@ async fn failovers(rounds: usize, wait: &str) -> (usize, usize) {
         let acknowledged = acknowledged.claims.len() + acknowledged.outcomes.len();
         println!("failover {round}: {} of {acknowledged} lost, {:?}", lost - before, began.elapsed());
     }
-    println!("{rounds} failovers{wait}: {total} acknowledged, {lost} lost");
+    figures::tell(&[("failovers", rounds)]);
     (lost, total)
 }
 
@@ -220,6 +238,7 @@ async fn failovers(rounds: usize, wait: &str) -> (usize, usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_of_a_cluster_with_a_confirming_replica_lose_nothing() {
     let (lost, total) = failovers(times("SEMEL_FAILOVERS", 3), "&wait_replicas=1").await;
+    figures::tell(&[("acknowledged", total), ("acknowledged and lost", lost)]);
     assert_eq!(lost, 0, "of {total}");
 }
 
@@ -227,6 +246,10 @@ async fn failovers_of_a_cluster_with_a_confirming_replica_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_without_confirmation_lose_at_most_what_was_on_its_way() {
     let (lost, total) = failovers(times("SEMEL_FAILOVERS", 1), "").await;
+    figures::tell(&[
+        ("acknowledged by a master alone", total),
+        ("of those lost with it (as its tier says)", lost),
+    ]);
     assert!(lost <= total / 4, "{lost} of {total}");
 }
 
@@ -368,6 +391,22 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     }
 }
 
+/// However many there are, each script touches one slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_at_once_on_a_cluster_are_all_served() {
+    let cluster = RedisCluster::start(3, 0);
+    let store = open(&cluster.url()).await;
+    let mut callers = JoinSet::new();
+    for n in 0..256 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            let record = won(&store, &format!("k {n}")).await;
+            assert!(matches!(store.complete(completion(&record)).await.unwrap(), Written::Done(Some(_))));
+        });
+    }
+    assert_eq!(callers.join_all().await.len(), 256);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_under_load_lose_no_record_and_double_no_claim() {
     let cluster = RedisCluster::start(3, 0);
@@ -386,6 +425,7 @@ async fn slots_that_move_under_load_lose_no_record_and_double_no_claim() {
     load.acknowledges(200).await;
     let acknowledged = load.end().await;
     assert_eq!(acknowledged.lost(&store).await, 0);
+    assert_eq!(acknowledged.refused, 0, "callers were sent away while slots moved");
     for (id, guard) in &acknowledged.outcomes {
         let again = ClaimArgs::new(id.clone(), request(), &Policy::default());
         let claimed = store.claim(again).await.unwrap();
