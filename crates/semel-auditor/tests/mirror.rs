@@ -1,4 +1,4 @@
-//! The mirror image finds nothing in an API that honours keys, and names each of thirty faults by its point.
+//! The mirror image finds nothing in an API that honours keys, and names each of its faults by its point.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -61,6 +61,7 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
         &["fm10_parallel_requests_have_one_effect", "fm38_race_of_two_payloads_has_one_winner"],
         &[
             "fm11_losers_of_a_race_get_the_answer_or_409",
+            "fm24_waiter_that_hangs_up_changes_nothing",
             "fm38_losing_payload_is_refused",
             "fm67_hang_up_and_retry_have_one_effect",
             "fm67_retry_after_a_hang_up_gets_the_answer",
@@ -70,6 +71,7 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
         Fault::NoFingerprint,
         &[
             "fm30_other_payload_is_refused",
+            "fm31_replays_do_not_hide_another_payload",
             "fm32_another_path_never_gets_the_first_answer",
             "fm34_another_path_is_refused",
             "fm38_losing_payload_is_refused",
@@ -93,13 +95,14 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
             "another_callers_key_does_not_stop_the_effect",
             "fm42_another_callers_key_never_gets_the_answer",
             "fm43_nobody_gets_the_answer_without_the_credential",
+            "fm52_callers_at_once_get_their_own_answers",
         ],
         &[],
     ),
     (
         Fault::TenantInFingerprint,
         &["another_callers_key_cannot_be_detected", "another_callers_key_does_not_stop_the_effect"],
-        &[],
+        &["fm52_callers_at_once_get_their_own_answers"],
     ),
     (Fault::EmptyIsNone, &["fm61_answer_without_a_body_is_replayed"], &[]),
     (Fault::QuotedDiffers, &["quoted_and_raw_are_one_key", "empty_key_is_refused"], &[]),
@@ -118,7 +121,7 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
     (
         Fault::StopsAtHangUp,
         &["fm67_hang_up_and_retry_have_one_effect", "fm67_retry_after_a_hang_up_gets_the_answer"],
-        &[],
+        &["fm24_waiter_that_hangs_up_changes_nothing"],
     ),
     (
         Fault::ReplaysWith200,
@@ -126,6 +129,7 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
         &[
             "each_caller_gets_its_own_replay",
             "fm11_losers_of_a_race_get_the_answer_or_409",
+            "fm52_callers_at_once_get_their_own_answers",
             "fm60_compressed_body_is_replayed_byte_for_byte",
             "fm61_answer_without_a_body_is_replayed",
             "fm67_retry_after_a_hang_up_gets_the_answer",
@@ -149,7 +153,11 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
     (
         Fault::RacersFail,
         &["fm11_losers_of_a_race_get_the_answer_or_409"],
-        &["fm38_losing_payload_is_refused", "fm67_retry_after_a_hang_up_gets_the_answer"],
+        &[
+            "fm24_waiter_that_hangs_up_changes_nothing",
+            "fm38_losing_payload_is_refused",
+            "fm67_retry_after_a_hang_up_gets_the_answer",
+        ],
     ),
     (Fault::NoRetryAfter, &["conflict_says_when_to_come_back"], &[]),
     (Fault::PlainErrors, &["conflict_is_explained", "mismatch_is_explained"], &[]),
@@ -169,6 +177,41 @@ const FAULTS: &[(Fault, &[&str], &[&str])] = &[
         &["mismatch_leaves_the_answer_alone", "fm30_other_payload_has_no_effect"],
         &["fm38_losing_payload_is_refused", "fm38_race_of_two_payloads_has_one_winner"],
     ),
+    (
+        Fault::WaiterRemoves,
+        &["fm24_waiter_that_hangs_up_changes_nothing"],
+        &[
+            "fm10_parallel_requests_have_one_effect",
+            "fm11_losers_of_a_race_get_the_answer_or_409",
+            "fm38_race_of_two_payloads_has_one_winner",
+            "fm38_losing_payload_is_refused",
+            "fm67_hang_up_and_retry_have_one_effect",
+            "fm67_retry_after_a_hang_up_gets_the_answer",
+        ],
+    ),
+    (
+        Fault::NearByKey,
+        &["fm31_replays_do_not_hide_another_payload"],
+        &[
+            "fm38_losing_payload_is_refused",
+            "fm38_race_of_two_payloads_has_one_winner",
+            "fm55_corrected_payload_is_told_apart",
+        ],
+    ),
+    (
+        Fault::SamePayloadRefused,
+        &["fm36_same_payload_under_another_key_is_another_request"],
+        &[
+            "another_callers_key_cannot_be_detected",
+            "another_callers_key_does_not_stop_the_effect",
+            "fm41_keys_that_differ_in_one_mark_are_different",
+            "quoted_and_raw_are_one_key",
+            "quoted_form_is_taken",
+            "each_caller_gets_its_own_replay",
+            "fm52_callers_at_once_get_their_own_answers",
+        ],
+    ),
+    (Fault::SharedFlights, &["fm52_callers_at_once_get_their_own_answers"], &[]),
     (Fault::HeadUsesKeyUp, &["fm07_half_a_request_leaves_nothing_behind"], &[]),
 ];
 

@@ -484,7 +484,7 @@ mod tests {
         let cases = all().unwrap();
         let points: Vec<&str> =
             cases.iter().flat_map(|case| &case.points).map(|point| point.name.as_str()).collect();
-        assert_eq!((cases.len(), points.len()), (25, 55));
+        assert_eq!((cases.len(), points.len()), (29, 59));
         assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len());
         assert_eq!(cases.iter().map(|case| &case.name).collect::<BTreeSet<_>>().len(), cases.len());
     }

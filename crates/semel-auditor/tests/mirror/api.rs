@@ -71,6 +71,14 @@ pub(crate) enum Fault {
     MismatchForgets,
     /// Uses the key up with the head of a request.
     HeadUsesKeyUp,
+    /// Whoever meets a request in flight and leaves takes its record away.
+    WaiterRemoves,
+    /// Keeps what was replayed near, by its key alone.
+    NearByKey,
+    /// Refuses a payload that it has seen under another key.
+    SamePayloadRefused,
+    /// Callers of one key who meet in flight share the answer, whoever they are.
+    SharedFlights,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +101,7 @@ pub(crate) struct Api {
     stripe: bool,
     effects: AtomicU64,
     records: Mutex<HashMap<String, Record>>,
+    near: Mutex<HashMap<String, Stored>>,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -104,7 +113,13 @@ pub(crate) struct Serving {
 }
 
 pub(crate) async fn serve(fault: Fault, stripe: bool) -> Serving {
-    let api = Arc::new(Api { fault, stripe, effects: AtomicU64::new(0), records: Mutex::default() });
+    let api = Arc::new(Api {
+        fault,
+        stripe,
+        effects: AtomicU64::new(0),
+        records: Mutex::default(),
+        near: Mutex::default(),
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -215,6 +230,19 @@ impl Api {
     }
 
     async fn keyed(self: Arc<Self>, id: String, target: String, payload: Bytes, work: Work) -> Answer {
+        if self.is(Fault::NearByKey)
+            && let Some(stored) = self.near.lock().unwrap().get(&id).cloned()
+        {
+            return self.replay(stored);
+        }
+        if self.is(Fault::SamePayloadRefused) && self.has_elsewhere(&id, &payload) {
+            return self.refuse(422, "this was sent under another key");
+        }
+        if self.is(Fault::SharedFlights)
+            && let Some(stored) = self.another_flight(&id).await
+        {
+            return self.replay(stored);
+        }
         let claimed = Record { target: target.clone(), payload: payload.clone(), answer: None };
         let standing = {
             let mut records = self.records.lock().unwrap();
@@ -250,6 +278,27 @@ impl Api {
         stored.fresh()
     }
 
+    fn has_elsewhere(&self, id: &str, payload: &Bytes) -> bool {
+        let records = self.records.lock().unwrap();
+        records.iter().any(|(other, record)| other != id && record.payload == payload && !payload.is_empty())
+    }
+
+    /// What another caller who uses the same key right now is answered.
+    async fn another_flight(&self, id: &str) -> Option<Stored> {
+        let key = id.rsplit(' ').next().unwrap();
+        let of_another = |(other, record): (&String, &Record)| {
+            (other != id && other.ends_with(key) && record.answer.is_none()).then(|| other.clone())
+        };
+        let other = self.records.lock().unwrap().iter().find_map(of_another)?;
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let records = self.records.lock().unwrap();
+            if let Some(stored) = records.get(&other).and_then(|record| record.answer.clone()) {
+                return Some(stored);
+            }
+        }
+    }
+
     fn again(&self, id: &str, record: Record, target: &str, payload: &Bytes) -> Answer {
         let path = |target: &str| target.split('?').next().unwrap().to_owned();
         let same_target = match self.fault {
@@ -272,8 +321,14 @@ impl Api {
             let leak = if self.is(Fault::Leaks) { first } else { String::new() };
             return self.refuse(status, &format!("the key was used for another request {leak}"));
         }
+        if record.answer.is_none() && self.is(Fault::WaiterRemoves) {
+            self.records.lock().unwrap().remove(id);
+        }
         match record.answer {
-            Some(stored) => self.replay(stored),
+            Some(stored) => {
+                self.near.lock().unwrap().insert(id.to_owned(), stored.clone());
+                self.replay(stored)
+            }
             None if self.is(Fault::RacersFail) => self.refuse(500, "unique violation"),
             None => self.refuse(409, "in flight"),
         }
