@@ -12,6 +12,7 @@ mod checkout;
 mod ci;
 mod clock;
 mod command;
+mod counts;
 mod failure;
 mod failure_modes;
 mod mutants;
@@ -34,6 +35,8 @@ enum Task {
     Tidy,
     /// Puts faults into a copy of the tree and demands that named tests see them
     Mutants(mutants::Options),
+    /// Counts the instructions of the library's calls and holds them against committed figures
+    Counts(counts::Options),
     /// The model, the checker, seeds and kills at length, with a report
     Torture(torture::Options),
     /// Writes docs/failure-modes.md from its table
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::Tidy => tidy::run(),
         Task::Mutants(options) => mutants::run(&options),
+        Task::Counts(options) => counts::run(&options),
         Task::Torture(options) => torture::run(&options),
         Task::FailureModes => failure_modes::run(),
         Task::Changelog(options) => changelog::run(&options),
