@@ -120,6 +120,18 @@ fn grouped(number: f64) -> String {
     text
 }
 
+/// What a middle is called where others stand beside it.
+fn among_peers(middle: &str) -> String {
+    const STORES: [&str; 4] = ["memory", "embedded", "redis", "postgres"];
+    let in_axum = middle.strip_prefix("axum-").filter(|store| STORES.contains(store));
+    match (middle, in_axum) {
+        ("axum", _) => "axum alone".to_owned(),
+        (_, Some(store)) => format!("Semel in axum, {store}"),
+        _ if STORES.contains(&middle) => format!("Semel, {middle}"),
+        _ => middle.to_owned(),
+    }
+}
+
 /// Where `path` is in the checkout, from the folder that `semel-bench` is started in.
 fn read_if_there(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
@@ -141,6 +153,12 @@ mod tests {
     #[test]
     fn thousands_are_grouped() {
         assert_eq!([7.4, 999.6, 12_345.0, 1_234_567.0].map(grouped), ["7", "1,000", "12,345", "1,234,567"]);
+    }
+
+    #[test]
+    fn semel_is_named_among_others() {
+        let names = ["floor", "redis", "axum", "axum-redis", "axum-idempotent"].map(among_peers);
+        assert_eq!(names, ["floor", "Semel, redis", "axum alone", "Semel in axum, redis", "axum-idempotent"]);
     }
 
     #[test]

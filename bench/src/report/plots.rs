@@ -5,7 +5,7 @@ use std::error::Error;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{All, CALLERS, grouped};
+use super::{All, CALLERS, among_peers, grouped};
 use crate::gateway::rows::{Row, Workload};
 use crate::store;
 
@@ -49,7 +49,10 @@ pub(super) fn draw(all: &All) -> Result<Vec<(&'static str, String)>, Box<dyn Err
         plots.push(("throughput.svg", bars("Requests per second, 32 callers", &throughput(&at_32))?));
         plots.push((
             "cpu.svg",
-            bars("CPU for a request, gateway and its store's server, us, 32 callers", &cpu(&at_32))?,
+            bars(
+                "CPU for a request, gateway and its store's server, us, 32 callers",
+                &cpu(&at_32, str::to_owned),
+            )?,
         ));
     }
     let mut stores = Vec::new();
@@ -64,13 +67,14 @@ pub(super) fn draw(all: &All) -> Result<Vec<(&'static str, String)>, Box<dyn Err
         let peers: Vec<&Row> = peers.iter().collect();
         plots.push((
             "peers.svg",
-            bars("CPU for a request with its store's server, us, 32 callers", &cpu(&peers))?,
+            bars("CPU for a request with its store's server, us, 32 callers", &cpu(&peers, among_peers))?,
         ));
     }
     Ok(plots)
 }
 
 fn tone(middle: &str) -> RGBColor {
+    let middle = middle.strip_prefix("axum-").unwrap_or(middle);
     let names = ["floor", "nginx", "memory", "embedded", "redis", "postgres"];
     TONES[names.iter().position(|name| *name == middle).unwrap_or(TONES.len() - 1)]
 }
@@ -93,12 +97,12 @@ fn throughput(rows: &[&Row]) -> Vec<Group> {
     })
 }
 
-fn cpu(rows: &[&Row]) -> Vec<Group> {
+fn cpu(rows: &[&Row], called: fn(&str) -> String) -> Vec<Group> {
     by_workload(rows, |row| {
         let own = row.spread(|figures| figures.cpu_us).median;
         let server = row.spread(|figures| figures.store_us).median;
         let label = if server > 0.05 { format!("{own:.0} + {server:.0}") } else { format!("{own:.0}") };
-        Bar { name: row.middle.clone(), value: own + server, label, tone: tone(&row.middle) }
+        Bar { name: called(&row.middle), value: own + server, label, tone: tone(&row.middle) }
     })
 }
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use super::criterion;
-use super::{grouped, read_if_there};
+use super::{among_peers, grouped, read_if_there};
 use crate::gateway::rows::{Figures, Row};
 use crate::results::{Results, Spread};
 use crate::store;
@@ -171,7 +171,7 @@ pub(super) fn peers(rows: &[Row]) -> String {
     let about: Vec<_> = about.collect();
     let of = |name: &str, workload| rows.iter().find(|row| row.middle == name && row.workload == workload);
     let lines = names.iter().map(|name| {
-        let mut line = vec![(*name).to_owned()];
+        let mut line = vec![among_peers(name)];
         for workload in [Fresh, Replay] {
             line.extend(of(name, workload).map_or_else(|| vec![String::new(); 3], speed));
         }
