@@ -15,10 +15,10 @@ mod parts;
 use parts::{Part, Work};
 
 const NEEDS: &str = "\
-Needs Linux, two cores with nothing else running on them, 20 GiB of disk below --folder and /tmp, and as programs a C compiler, \
-taskset, nginx, redis-server and PostgreSQL (below /usr/lib/postgresql or in PATH). Peers are measured where \
-bench/peers/README.md was followed. A part takes at most four minutes; a wrong answer, or a floor that costs more than 1.4 times \
-nginx's CPU, fails it, and its figures stay as they were.";
+Needs Linux, two cores with nothing else running on them, 20 GiB of disk below --folder and /tmp, and as programs a C \
+compiler, taskset and setpriv, nginx, redis-server and PostgreSQL (below /usr/lib/postgresql or in PATH). Peers are \
+measured where bench/peers/README.md was followed. A part takes at most four minutes; a wrong answer, or a floor that \
+costs more than 1.4 times nginx's CPU, fails it, and its figures stay as they were.";
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]

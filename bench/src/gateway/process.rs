@@ -71,9 +71,10 @@ impl Drop for Process {
     }
 }
 
+/// It ends with this process, also when this one is killed.
 pub(super) fn pinned(core: &str, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core]).arg(program);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c", core]).arg(program);
     command
 }
 
