@@ -1,6 +1,7 @@
 //! Measures Semel beside its floors, in one run on one machine, so that every figure is a ratio.
 //!
-//! Not a test: nothing here passes or fails. Next: [`store`] and [`client`].
+//! Not a test: no figure passes or fails, only a wrong answer does. Next: [`gateway`], [`store`] and [`client`], then
+//! [`report`].
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -10,7 +11,10 @@ mod floor;
 mod gateway;
 mod plain;
 mod postgres;
+mod progress;
 mod redis;
+mod report;
+mod results;
 mod servers;
 mod store;
 
@@ -43,6 +47,8 @@ enum What {
     Redis(redis::Arguments),
     /// The PostgreSQL store beside a prepared INSERT and UPDATE through the same driver, on a server of its own.
     Postgres(postgres::Arguments),
+    /// Writes the tables and plots of docs/performance.md from the figures beside them.
+    Report(report::Arguments),
     /// Claims and completes until it is killed: the other half of the crash measurement.
     #[command(hide = true)]
     Burn {
@@ -56,11 +62,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let what = match what {
         What::Gateway(arguments) => return gateway::run(&arguments),
         What::GatewayPart { part } => return gateway::run_part(part),
+        What::Report(arguments) => return report::run(&arguments),
         what => what,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match what {
-        What::Gateway(_) | What::GatewayPart { .. } => unreachable!("they have runtimes of their own"),
+        What::Gateway(_) | What::GatewayPart { .. } | What::Report(_) => {
+            unreachable!("they have runtimes of their own or none")
+        }
         What::Client(arguments) => runtime.block_on(client::run(arguments)),
         What::Store(arguments) => runtime.block_on(store::run(arguments)),
         What::Redis(arguments) => runtime.block_on(redis::run(arguments)),

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, NoTls, Statement};
 use uuid::Uuid;
 
 use crate::driver::{self, Target};
+use crate::results::Results;
 use crate::store::{BODY_BYTES, IDENTITY_BYTES, Ours, RETENTION, Row, id, median, show};
 
 #[derive(clap::Args)]
@@ -118,18 +119,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
         for (nth, (what, _)) in targets.iter().enumerate() {
             let (figures, ratio) = median(&rounds[nth], Some(&rounds[0]));
-            let row =
-                Row { mode: "postgres".into(), what: (*what).into(), callers: *callers, ratio, figures };
+            let row = Row::new("postgres", what, *callers, (figures, ratio));
             show(&mut rows, row);
             let pairs = (numbers[nth].load(Ordering::Relaxed) - first[nth]).max(1) as f64;
             let each = |at: usize| format!("{:.2} {}", work[nth][at] / pairs, WORK[at]);
             println!("  a pair: {}", (0..WORK.len()).map(each).collect::<Vec<_>>().join(", "));
         }
     }
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
-    }
-    Ok(())
+    Results::new(&std::env::temp_dir(), rows)?.write(arguments.json.as_deref())
 }
 
 /// Over many records, then while they expire and as many come again, twice.
@@ -143,7 +140,7 @@ async fn churn(
     let time = Duration::from_secs(arguments.seconds);
     let mut measure = async |what: String| {
         let figures = driver::closed_beside(&root, ours.clone(), 64, time, &numbers).await;
-        show(&mut rows, Row { mode: "postgres".into(), what, callers: 64, ratio: None, figures });
+        show(&mut rows, Row::new("postgres", &what, 64, (figures, None)));
     };
     measure("empty".to_owned()).await;
     for cycle in 1..=2 {

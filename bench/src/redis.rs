@@ -15,6 +15,7 @@ use semel_store_redis::{RedisConfig, RedisStore};
 use semel_testkit::server::redis::{RedisCluster, RedisServer};
 
 use crate::driver::{self, Target};
+use crate::results::Results;
 use crate::store::{BODY_BYTES, IDENTITY_BYTES, Ours, RETENTION, Row, id, median, show};
 
 #[derive(clap::Args)]
@@ -109,12 +110,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
         for (nth, (what, _)) in targets.iter().enumerate() {
             let (figures, ratio) = median(&rounds[nth], Some(&rounds[0]));
-            let (mode, what) = (arguments.appendfsync.clone(), (*what).to_owned());
-            show(&mut rows, Row { mode, what, callers: *callers, ratio, figures });
+            show(&mut rows, Row::new(&arguments.appendfsync, what, *callers, (figures, ratio)));
         }
     }
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
-    }
-    Ok(())
+    Results::new(&std::env::temp_dir(), rows)?.write(arguments.json.as_deref())
 }

@@ -14,12 +14,13 @@ use semel::record::{ClaimArgs, Ending};
 use semel::store::{Claimed, CompleteArgs, Durability, Store, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Tenant, fingerprint};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::driver::{self, Figures, Target};
 use crate::floor::Log;
 use crate::plain::Plain;
+use crate::results::{Results, Spread};
 
 /// What a claim's row takes in our store, about; the floor writes as much.
 pub(crate) const IDENTITY_BYTES: usize = 300;
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
     /// Interleaved rounds; medians are shown.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Which of empty, loaded, steady, expiry and kill.
+    /// Which of empty, fill, loaded, steady, expiry and kill; fill only makes the file of the loaded modes.
     #[arg(long, value_delimiter = ',', default_value = "empty,loaded,steady,expiry,kill")]
     modes: Vec<String>,
     /// Where files are made; a filled one is used again.
@@ -53,30 +54,29 @@ pub(crate) struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// Of the same rounds: the median, and the smallest and the greatest.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct Ratio {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl std::fmt::Display for Ratio {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2}-{:.2})", self.median, self.least, self.most)
-    }
-}
-
 /// A row of the report.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) mode: String,
     pub(crate) what: String,
     pub(crate) callers: usize,
-    /// To the floor, or to the same store at rest, as the mode says.
-    pub(crate) ratio: Option<Ratio>,
-    #[serde(flatten)]
+    /// Of pairs per second: to the mode's first row.
+    pub(crate) ratio: Option<Spread>,
+    /// Of the round with the median rate.
     pub(crate) figures: Figures,
+    /// After a kill: milliseconds until it was open.
+    pub(crate) opened_ms: Option<Spread>,
+}
+
+impl Row {
+    pub(crate) fn new(
+        mode: &str,
+        what: &str,
+        callers: usize,
+        (figures, ratio): (Figures, Option<Spread>),
+    ) -> Self {
+        Self { mode: mode.to_owned(), what: what.to_owned(), callers, ratio, figures, opened_ms: None }
+    }
 }
 
 /// The system's clock, set forward at will.
@@ -160,18 +160,19 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut rows = Vec::new();
     for mode in &arguments.modes {
         match mode.as_str() {
+            "fill" => _ = filled(&arguments).await?,
             "empty" => empty(&arguments, &mut rows).await?,
             "loaded" => loaded(&arguments, &mut rows).await?,
             "steady" => steady(&arguments, &mut rows).await?,
             "expiry" => expiry(&arguments, &mut rows).await?,
-            "kill" => kill(&arguments).await?,
+            "kill" => kill(&arguments, &mut rows).await?,
             other => return Err(format!("there is no mode {other}").into()),
         }
     }
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Results::new(&arguments.folder, rows)?.write(arguments.json.as_deref())
 }
 
 pub(crate) fn show(rows: &mut Vec<Row>, row: Row) {
@@ -192,6 +193,11 @@ pub(crate) fn show(rows: &mut Vec<Row>, row: Row) {
     }
     let Figures { pairs_per_s, p50_ms, p99_ms, max_ms, cpu_us_per_pair, server_us_per_pair } = row.figures;
     let ratio = row.ratio.map_or(String::new(), |ratio| ratio.to_string());
+    if let Some(opened) = row.opened_ms {
+        println!("{:8} {:22} opened in {opened} ms", row.mode, row.what);
+        rows.push(row);
+        return;
+    }
     println!(
         "{:8} {:22} {:7} {pairs_per_s:8.0} {ratio:>16} {p50_ms:7.2} {p99_ms:7.2} {max_ms:7.1} {cpu_us_per_pair:7.1} {server_us_per_pair:9.1}",
         row.mode, row.what, row.callers
@@ -200,14 +206,11 @@ pub(crate) fn show(rows: &mut Vec<Row>, row: Row) {
 }
 
 /// The round with the median rate, and the ratios to `base` round by round.
-pub(crate) fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<Ratio>) {
+pub(crate) fn median(rounds: &[Figures], base: Option<&[Figures]>) -> (Figures, Option<Spread>) {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(|a, b| a.pairs_per_s.total_cmp(&b.pairs_per_s));
     let ratio = base.map(|base| {
-        let mut ratios: Vec<f64> =
-            rounds.iter().zip(base).map(|(ours, base)| ours.pairs_per_s / base.pairs_per_s).collect();
-        ratios.sort_by(f64::total_cmp);
-        Ratio { median: ratios[ratios.len() / 2], least: ratios[0], most: ratios[ratios.len() - 1] }
+        Spread::of(rounds.iter().zip(base).map(|(ours, base)| ours.pairs_per_s / base.pairs_per_s))
     });
     (sorted[sorted.len() / 2].clone(), ratio)
 }
@@ -232,7 +235,7 @@ async fn compare(
         }
         for (number, (what, _)) in targets.iter().enumerate() {
             let (figures, ratio) = median(&rounds[number], Some(&rounds[0]));
-            show(rows, Row { mode: mode.into(), what: (*what).into(), callers: *callers, ratio, figures });
+            show(rows, Row::new(mode, what, *callers, (figures, ratio)));
         }
     }
 }
@@ -333,7 +336,7 @@ async fn steady(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
     let figures = driver::open(target.clone(), RATE, time, &numbers).await;
     going.store(false, Ordering::Relaxed);
     let what = format!("1,200/s, {} purged", purging.await?);
-    show(rows, Row { mode: "steady".into(), what, callers: 0, ratio: None, figures });
+    show(rows, Row::new("steady", &what, 0, (figures, None)));
     Ok(())
 }
 
@@ -356,35 +359,49 @@ async fn expiry(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
         purged += task.await?;
     }
     let (figures, _) = median(&resting, None);
-    show(rows, Row { mode: "expiry".into(), what: "not purging".into(), callers: 64, ratio: None, figures });
+    show(rows, Row::new("expiry", "not purging", 64, (figures, None)));
     let (figures, ratio) = median(&purging, Some(&resting));
-    show(rows, Row { mode: "expiry".into(), what: format!("{purged} purged"), callers: 64, ratio, figures });
+    show(rows, Row::new("expiry", &format!("{purged} purged"), 64, (figures, ratio)));
     Ok(())
 }
 
-async fn kill(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+async fn kill(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
     let path = filled(arguments).await?;
+    let (mut opened_ms, mut log_bytes) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         let mut child = Command::new(std::env::current_exe()?).arg("burn").arg(&path).spawn()?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         child.kill()?;
         child.wait()?;
-        let log_bytes = std::fs::metadata(wal(&path))?.len();
+        log_bytes.push(logs(&path));
         let begun = Instant::now();
         let store = EmbeddedStore::open(EmbeddedConfig::new(&path))?;
-        println!(
-            "opened after a kill in {:.1} ms ({log_bytes} bytes of log)",
-            begun.elapsed().as_secs_f64() * 1e3
-        );
+        opened_ms.push(begun.elapsed().as_secs_f64() * 1e3);
         drop(store);
     }
+    let mib = Spread::of(log_bytes.iter().map(|bytes| *bytes as f64 / 1024.0 / 1024.0));
+    let what = format!("{} records, {mib} MiB of logs", arguments.records);
+    show(
+        rows,
+        Row {
+            opened_ms: Some(Spread::of(opened_ms)),
+            ..Row::new("kill", &what, 64, (Figures::default(), None))
+        },
+    );
     Ok(())
 }
 
-fn wal(path: &Path) -> PathBuf {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    wal.into()
+/// What an opening reads beside the tables: the write-ahead log of SQLite and the store's own.
+fn logs(path: &Path) -> u64 {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return 0;
+    };
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let beside = files.filter(|file| {
+        let file = file.file_name();
+        file.to_str().is_some_and(|file| file != name && file.starts_with(name) && !file.ends_with("-shm"))
+    });
+    beside.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
 /// Claims and completes until it is killed.

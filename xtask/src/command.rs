@@ -29,6 +29,12 @@ impl Command {
         self
     }
 
+    /// Several arguments, as they stand.
+    pub(crate) fn words(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.words.extend(words);
+        self
+    }
+
     pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self

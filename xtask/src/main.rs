@@ -1,17 +1,19 @@
 //! `cargo xtask`: the tasks of this project that are more than one command.
 //!
 //! Not a build system: each task calls cargo, git or nextest and says which call it makes.
-//! Read `ci.rs` first; it runs all the others but `torture`, `failure-modes` and `changelog`.
+//! Read `ci.rs` first; it runs all the others but `bench`, `torture`, `failure-modes` and `changelog`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod changelog;
 mod checkout;
 mod ci;
 mod clock;
 mod command;
+mod counts;
 mod failure;
 mod failure_modes;
 mod mutants;
@@ -34,6 +36,10 @@ enum Task {
     Tidy,
     /// Puts faults into a copy of the tree and demands that named tests see them
     Mutants(mutants::Options),
+    /// Counts the instructions of the library's calls and holds them against committed figures
+    Counts(counts::Options),
+    /// Measures Semel beside its floors and writes the tables and plots of docs/performance.md
+    Bench(bench::Options),
     /// The model, the checker, seeds and kills at length, with a report
     Torture(torture::Options),
     /// Writes docs/failure-modes.md from its table
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::Tidy => tidy::run(),
         Task::Mutants(options) => mutants::run(&options),
+        Task::Counts(options) => counts::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Torture(options) => torture::run(&options),
         Task::FailureModes => failure_modes::run(),
         Task::Changelog(options) => changelog::run(&options),

@@ -1,59 +1,75 @@
 //! Callers in a closed loop over HTTP/1.1 or HTTP/2, who look at every answer.
 //!
-//! They live in the upstream's process. A wrong answer ends the measurement: a fast wrong answer is none.
+//! They live in the upstream's process. A wrong answer ends the measurement: a fast wrong answer is none. Next: `caller`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::upstream::ANSWER_BYTES;
+use super::caller::{Caller, Sent};
+use super::upstream::{ANSWER_BYTES, Book};
 
 /// Requests that are repeated have one of so many keys.
 const HOT_KEYS: u64 = 100;
-const BODY: &str = concat!(
-    r#"{"amount":4000,"currency":"eur","customer":"cus_0123456789abcdef","description":"#,
-    r#""one hundred and fifty bytes of a description, as an order has it, with the names of things that "#,
-    r#"somebody buys","n":12}"#
-);
 
 /// Which keys requests have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Workload {
-    /// Each a key of its own.
-    Fresh,
-    /// One of a hundred keys that are all finished.
-    Replay,
-    /// Four of five are repeated.
-    Mixed,
     /// None.
     Unkeyed,
-    /// All at once, with one key; the effect takes 300 ms.
+    /// Each a key of its own.
+    Fresh,
+    /// Four of five are repeated.
+    Mixed,
+    /// One of a hundred keys that are all finished.
+    Replay,
+    /// One request of each caller, all at once and with one key.
     Crowd,
 }
 
+impl Workload {
+    /// For people.
+    pub(crate) fn called(self) -> &'static str {
+        match self {
+            Self::Unkeyed => "no key",
+            Self::Fresh => "fresh",
+            Self::Mixed => "mixed",
+            Self::Replay => "replay",
+            Self::Crowd => "one key",
+        }
+    }
+}
+
 /// What callers are told to do.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Load {
     pub(super) port: u16,
+    pub(super) path: String,
     pub(super) workload: Workload,
-    pub(super) connections: u64,
+    pub(super) callers: u64,
+    /// How many callers share a connection, each in a stream of its own; `None` for HTTP/1.1.
+    pub(super) http2: Option<u64>,
+    /// They stop after so long, or after so many requests.
     pub(super) milliseconds: u64,
-    pub(super) http2: bool,
+    pub(super) requests: Option<u64>,
+    /// How long the effect takes.
+    pub(super) pause_ms: u64,
+    /// A header that carries the key to the effect, where the middle keeps `Idempotency-Key` to itself.
+    pub(super) key_header: Option<String>,
     /// Whether nobody in the middle knows keys, so that a repeated one has another answer.
     pub(super) bare: bool,
+    /// The status of an answer.
+    pub(super) status: u16,
+    /// Whether another status is counted and not refused.
+    pub(super) lenient: bool,
     /// Begins every key.
     pub(super) prefix: String,
 }
@@ -68,6 +84,10 @@ pub(super) struct Saw {
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
     pub(super) max_us: f64,
+    /// From the end of the last effect to the last answer; 0 when that was before.
+    pub(super) after_effect_ms: f64,
+    /// Answers of each status, where any is taken.
+    pub(super) statuses: BTreeMap<u16, u64>,
 }
 
 struct Callers {
@@ -78,9 +98,10 @@ struct Callers {
     /// The answer that each repeated key must give.
     first: RefCell<HashMap<String, Bytes>>,
     latencies: RefCell<Vec<Duration>>,
+    statuses: RefCell<BTreeMap<u16, u64>>,
 }
 
-pub(super) async fn run(load: Load) -> Result<Saw, Box<dyn Error>> {
+pub(super) async fn run(load: Load, book: &RefCell<Book>) -> Result<Saw, Box<dyn Error>> {
     let mut callers = Callers {
         until: Instant::now() + Duration::from_secs(600),
         load,
@@ -88,27 +109,45 @@ pub(super) async fn run(load: Load) -> Result<Saw, Box<dyn Error>> {
         fresh: Cell::new(0),
         first: RefCell::default(),
         latencies: RefCell::default(),
+        statuses: RefCell::default(),
     };
+    let mut connected = callers.connect().await?;
     if matches!(callers.load.workload, Workload::Replay | Workload::Mixed) {
-        let mut caller = callers.caller().await?;
         for hot in 0..HOT_KEYS {
-            callers.ask(&mut caller, Some(&callers.hot(hot))).await?;
+            callers.ask(&mut connected[0], Some(&callers.hot(hot))).await?;
         }
     }
     let begun = Instant::now();
     callers.until = begun + Duration::from_millis(callers.load.milliseconds);
     let callers = Rc::new(callers);
     let mut tasks = JoinSet::new();
-    for _ in 0..callers.load.connections {
-        tasks.spawn_local(Rc::clone(&callers).call());
+    for caller in connected {
+        tasks.spawn_local(Rc::clone(&callers).call(caller));
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    Ok(callers.saw(begun.elapsed()))
+    let mut saw = callers.saw(begun.elapsed());
+    let after = book.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
+    saw.after_effect_ms = after.as_secs_f64() * 1e3;
+    Ok(saw)
 }
 
 impl Callers {
+    /// Everybody's connection, or their place on one.
+    async fn connect(&self) -> Result<Vec<Caller>, Box<dyn Error>> {
+        let mut all: Vec<Caller> = Vec::new();
+        for number in 0..self.load.callers {
+            let shared = self.load.http2.filter(|streams| !number.is_multiple_of(*streams));
+            let next = match all.last().filter(|_| shared.is_some()).and_then(Caller::beside) {
+                Some(beside) => beside,
+                None => Caller::connect(self.load.port, self.load.http2.is_some()).await?,
+            };
+            all.push(next);
+        }
+        Ok(all)
+    }
+
     fn hot(&self, hot: u64) -> String {
         format!("{}-hot-{hot:03}", self.load.prefix)
     }
@@ -117,13 +156,11 @@ impl Callers {
         let number = self.next.replace(self.next.get() + 1);
         let repeated = match self.load.workload {
             Workload::Unkeyed => return None,
+            Workload::Crowd => return Some(self.hot(0)),
             Workload::Fresh => false,
-            Workload::Replay | Workload::Crowd => true,
+            Workload::Replay => true,
             Workload::Mixed => !number.is_multiple_of(5),
         };
-        if self.load.workload == Workload::Crowd {
-            return Some(self.hot(0));
-        }
         if repeated {
             return Some(self.hot(number % HOT_KEYS));
         }
@@ -131,9 +168,15 @@ impl Callers {
         Some(format!("{}-{number:016x}", self.load.prefix))
     }
 
-    async fn call(self: Rc<Self>) -> Result<(), String> {
-        let mut caller = self.caller().await.map_err(|error| format!("no connection: {error}"))?;
-        while Instant::now() < self.until {
+    fn goes_on(&self) -> bool {
+        match self.load.requests {
+            Some(requests) => self.next.get() < requests,
+            None => Instant::now() < self.until,
+        }
+    }
+
+    async fn call(self: Rc<Self>, mut caller: Caller) -> Result<(), String> {
+        while self.goes_on() {
             let key = self.key();
             let sent = Instant::now();
             self.ask(&mut caller, key.as_deref()).await?;
@@ -145,28 +188,19 @@ impl Callers {
         Ok(())
     }
 
-    async fn caller(&self) -> Result<Caller, Box<dyn Error>> {
-        let stream = TcpStream::connect(("127.0.0.1", self.load.port)).await?;
-        stream.set_nodelay(true)?;
-        if !self.load.http2 {
-            return Ok(Caller::Http1 { stream, read: BytesMut::with_capacity(8 * 1024) });
-        }
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::task::spawn_local(connection);
-        Ok(Caller::Http2(sender))
-    }
-
     /// One request; an answer that is not the right one is an error.
     async fn ask(&self, caller: &mut Caller, key: Option<&str>) -> Result<(), String> {
-        let pause = self.load.workload == Workload::Crowd;
-        let (status, body) = match caller {
-            Caller::Http1 { stream, read } => {
-                http1(stream, read, key, pause).await.map_err(|error| error.to_string())?
+        let (path, key_header) = (&self.load.path, self.load.key_header.as_deref());
+        let sent = Sent { path, key, key_header, pause_ms: self.load.pause_ms };
+        let (status, body) = caller.send(&sent).await.map_err(|error| error.to_string())?;
+        if self.load.lenient {
+            *self.statuses.borrow_mut().entry(status).or_default() += 1;
+            if status != self.load.status {
+                return Ok(());
             }
-            Caller::Http2(sender) => http2(sender, key, pause).await.map_err(|error| error.to_string())?,
-        };
+        }
         let named = format!(r#"{{"key":"{}","number":"#, key.unwrap_or("none"));
-        if status != 201 || body.len() != ANSWER_BYTES || !body.starts_with(named.as_bytes()) {
+        if status != self.load.status || body.len() != ANSWER_BYTES || !body.starts_with(named.as_bytes()) {
             let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
             return Err(format!("a wrong answer to {key:?}: {status} {text}"));
         }
@@ -194,74 +228,68 @@ impl Callers {
             p50_us: at(500),
             p99_us: at(990),
             max_us: latencies.last().map_or(0.0, |time| time.as_secs_f64() * 1e6),
+            after_effect_ms: 0.0,
+            statuses: self.statuses.take(),
         }
     }
 }
 
-enum Caller {
-    Http1 { stream: TcpStream, read: BytesMut },
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
 
-async fn http1(
-    stream: &mut TcpStream,
-    read: &mut BytesMut,
-    key: Option<&str>,
-    pause: bool,
-) -> Result<(u16, Bytes), Box<dyn Error>> {
-    let key = key.map_or(String::new(), |key| format!("idempotency-key: {key}\r\n"));
-    let pause = if pause { "x-pause-ms: 300\r\n" } else { "" };
-    let request = format!(
-        "POST /charges HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{key}{pause}content-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    stream.write_all(request.as_bytes()).await?;
-    loop {
-        if let Some(head) = Head::parse(read)?
-            && read.len() >= head.bytes + head.body_bytes
-        {
-            read.advance(head.bytes);
-            return Ok((head.status, read.split_to(head.body_bytes).freeze()));
+    use super::*;
+    use crate::gateway::upstream;
+
+    /// The upstream, called with nothing in the middle.
+    async fn straight(workload: Workload, change: impl FnOnce(&mut Load)) -> Result<Saw, Box<dyn Error>> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let mut load = Load {
+            port: listener.local_addr()?.port(),
+            path: "/charges".to_owned(),
+            workload,
+            callers: 4,
+            http2: None,
+            milliseconds: 0,
+            requests: Some(200),
+            pause_ms: 0,
+            key_header: None,
+            bare: false,
+            status: 201,
+            lenient: false,
+            prefix: "test".to_owned(),
+        };
+        change(&mut load);
+        let book = Rc::default();
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(upstream::serve(listener, Rc::clone(&book)));
+        local.run_until(run(load, &book)).await
+    }
+
+    #[tokio::test]
+    async fn each_key_that_is_fresh_is_counted() {
+        let saw = straight(Workload::Fresh, |_| ()).await.expect("all are right");
+        assert_eq!((saw.answers, saw.keys), (200, 200));
+    }
+
+    #[tokio::test]
+    async fn two_answers_to_one_key_end_the_measurement() {
+        for workload in [Workload::Replay, Workload::Mixed, Workload::Crowd] {
+            let error = straight(workload, |_| ()).await.expect_err("the upstream knows no keys");
+            assert!(error.to_string().starts_with("two answers to test-hot-"), "{error}");
         }
-        if stream.read_buf(read).await? == 0 {
-            return Err("the connection was closed before the answer".into());
-        }
     }
-}
 
-struct Head {
-    status: u16,
-    bytes: usize,
-    body_bytes: usize,
-}
+    #[tokio::test]
+    async fn another_status_ends_the_measurement() {
+        let error = straight(Workload::Fresh, |load| load.status = 200).await.expect_err("it is 201");
+        assert!(error.to_string().starts_with("a wrong answer to"), "{error}");
+    }
 
-impl Head {
-    /// `None` while it is not whole.
-    fn parse(read: &[u8]) -> Result<Option<Self>, Box<dyn Error>> {
-        let mut headers = [httparse::EMPTY_HEADER; 32];
-        let mut head = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(bytes) = head.parse(read)? else { return Ok(None) };
-        let status = head.code.ok_or("no status")?;
-        let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let body_bytes = std::str::from_utf8(length.ok_or("no length")?.value)?.parse()?;
-        Ok(Some(Self { status, bytes, body_bytes }))
+    #[tokio::test]
+    async fn answer_is_after_the_end_of_its_effect() {
+        let saw = straight(Workload::Crowd, |load| (load.callers, load.pause_ms) = (1, 30)).await;
+        let saw = saw.expect("one caller is answered");
+        assert!(saw.after_effect_ms < saw.max_us / 1e3 - 29.0, "{saw:?}");
     }
-}
-
-async fn http2(
-    sender: &mut http2::SendRequest<Full<Bytes>>,
-    key: Option<&str>,
-    pause: bool,
-) -> Result<(u16, Bytes), Box<dyn Error>> {
-    let mut request = Request::post("http://bench/charges").header("content-type", "application/json");
-    if let Some(key) = key {
-        request = request.header("idempotency-key", key);
-    }
-    if pause {
-        request = request.header("x-pause-ms", "300");
-    }
-    sender.ready().await?;
-    let answer = sender.send_request(request.body(Full::new(Bytes::from_static(BODY.as_bytes())))?).await?;
-    let status: StatusCode = answer.status();
-    Ok((status.as_u16(), answer.into_body().collect().await?.to_bytes()))
 }

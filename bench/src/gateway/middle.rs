@@ -4,70 +4,18 @@
 use std::any::Any;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use semel_testkit::server::postgres::PostgresServer;
 use semel_testkit::server::redis::RedisServer;
 
 use super::load::{Load, Saw};
+use super::peer::Peer;
+use super::process::{Cores, Process, own, pin, pinned, serving};
 use crate::servers;
-
-/// The core of whatever is measured, and that of callers and upstream.
-const MIDDLE_CORE: &str = "0";
-const OTHER_CORE: &str = "1";
-
-/// A child process, killed when dropped.
-pub(super) struct Process(Child);
-
-impl Process {
-    fn cpu(&self) -> Duration {
-        servers::cpu(&[self.0.id().to_string()])
-    }
-
-    /// Resident memory, in MiB.
-    fn resident_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kib.unwrap_or_default() / 1024.0
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Whether it ended by itself is of no interest here.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn pinned(core: &str, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core]).arg(program);
-    command
-}
-
-/// One of this program's own hidden commands, on the callers' core or the middle's.
-fn own(core: &str, arguments: &[&str]) -> Result<Command, Box<dyn Error>> {
-    let mut command = pinned(core, &std::env::current_exe()?);
-    command.arg("gateway-part").args(arguments);
-    Ok(command)
-}
-
-/// Starts it, and reads the port that its first line names.
-fn serving(command: &mut Command) -> Result<(Process, u16, BufReader<ChildStdout>), Box<dyn Error>> {
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let output = child.stdout.take().ok_or("no output")?;
-    let process = Process(child);
-    let mut line = String::new();
-    let mut output = BufReader::new(output);
-    output.read_line(&mut line)?;
-    let port = line.trim().parse().map_err(|_| format!("it said no port but {line:?}"))?;
-    Ok((process, port, output))
-}
 
 /// Callers and upstream, on a core of their own.
 pub(super) struct Outside {
@@ -78,141 +26,224 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    pub(super) fn start() -> Result<Self, Box<dyn Error>> {
-        let mut command = own(OTHER_CORE, &["outside"])?;
+    pub(super) fn start(cores: &Cores) -> Result<Self, Box<dyn Error>> {
+        let mut command = own(&cores.outside, &["outside"])?;
         let (process, upstream, output) = serving(command.stdin(Stdio::piped()))?;
         Ok(Self { process, output, upstream })
     }
 
     /// Runs the callers to their end.
     pub(super) fn call(&mut self, load: &Load) -> Result<Saw, Box<dyn Error>> {
-        let input = self.process.0.stdin.as_mut().ok_or("it has no input")?;
+        let input = self.process.input().ok_or("it has no input")?;
         writeln!(input, "{}", serde_json::to_string(load)?)?;
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            return Err("the callers met a wrong answer, see above".into());
+            return Err("the callers ended, see above".into());
         }
-        Ok(serde_json::from_str(&line)?)
+        Ok(serde_json::from_str::<Result<Saw, String>>(&line)??)
     }
+}
+
+/// What a middle is started with.
+pub(super) struct Surroundings<'a> {
+    pub(super) upstream: u16,
+    pub(super) semel: &'a Path,
+    /// Where the embedded store's file is made.
+    pub(super) folder: &'a Path,
+    pub(super) cores: &'a Cores,
+    pub(super) http2: bool,
 }
 
 /// What stands between callers and upstream.
 pub(super) struct Middle {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) port: u16,
+    /// The page with counters of the gateway.
+    metrics: Option<u16>,
     process: Option<Process>,
     /// First processes of the store's server.
     store: Vec<String>,
+    pub(super) peer: Option<Peer>,
     /// What it needs to live: a folder, a server.
     _parts: Vec<Box<dyn Any>>,
 }
 
+/// Everything that can be measured, beside the folders of `bench/peers`.
+pub(super) const NAMES: [&str; 11] = [
+    "none",
+    "floor",
+    "nginx",
+    "memory",
+    "embedded",
+    "redis",
+    "postgres",
+    "axum",
+    "axum-memory",
+    "axum-redis",
+    "axum-postgres",
+];
+
 impl Middle {
+    fn new(name: &str, port: u16, process: impl Into<Option<Process>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            port,
+            metrics: None,
+            process: process.into(),
+            store: Vec::new(),
+            peer: None,
+            _parts: Vec::new(),
+        }
+    }
+
+    /// With the server of its store: its first process and what keeps it alive.
+    fn with(mut self, store: Vec<String>, part: impl Any) -> Self {
+        self.store.extend(store);
+        self._parts.push(Box::new(part));
+        self
+    }
+
     /// CPU time of the process, and of its store's server.
     pub(super) fn cpu(&self) -> (Duration, Duration) {
         let own = self.process.as_ref().map_or(Duration::ZERO, Process::cpu);
-        (own, servers::cpu(&self.store))
+        (own, if self.store.is_empty() { Duration::ZERO } else { servers::cpu(&self.store) })
     }
 
     /// Whether it knows no keys.
     pub(super) fn is_bare(&self) -> bool {
-        matches!(self.name, "none" | "floor" | "nginx")
+        matches!(self.name.as_str(), "none" | "floor" | "nginx" | "axum")
     }
 
-    pub(super) fn resident_mib(&self) -> f64 {
-        self.process.as_ref().map_or(0.0, Process::resident_mib)
+    /// Who tells what took effect.
+    pub(super) fn ledger(&self, upstream: u16) -> u16 {
+        match &self.peer {
+            Some(peer) => peer.ledger(self.port, upstream),
+            None if self.name.starts_with("axum") => self.port,
+            None => upstream,
+        }
     }
 
-    /// By name, one of [`NAMES`].
-    pub(super) fn start(
-        name: &str,
-        upstream: u16,
-        semel: &Path,
-        folder: &Path,
-    ) -> Result<Self, Box<dyn Error>> {
+    pub(super) fn memory_mib(&self) -> (f64, f64) {
+        self.process.as_ref().map_or((0.0, 0.0), Process::memory_mib)
+    }
+
+    /// How often the gateway has asked its store.
+    pub(super) fn store_calls(&self) -> Result<Option<f64>, Box<dyn Error>> {
+        let Some(port) = self.metrics else { return Ok(None) };
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let counts = page.lines().filter(|line| line.starts_with("semel_store_seconds_count"));
+        Ok(Some(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()))
+    }
+
+    /// By name, one of [`NAMES`] or a folder of `bench/peers`.
+    pub(super) fn start(name: &str, around: &Surroundings<'_>) -> Result<Self, Box<dyn Error>> {
+        let core = around.cores.middle.as_str();
         match name {
-            "none" => Ok(Self {
-                name: "none",
-                port: upstream,
-                process: None,
-                store: Vec::new(),
-                _parts: Vec::new(),
-            }),
+            "none" => Ok(Self::new(name, around.upstream, None)),
             "floor" => {
-                let (process, port, _) =
-                    serving(&mut own(MIDDLE_CORE, &["floor", &format!("127.0.0.1:{upstream}")])?)?;
-                Ok(Self {
-                    name: "floor",
-                    port,
-                    process: Some(process),
-                    store: Vec::new(),
-                    _parts: Vec::new(),
-                })
+                let upstream = format!("127.0.0.1:{}", around.upstream);
+                let (process, port, _) = serving(&mut own(core, &["floor", &upstream])?)?;
+                Ok(Self::new(name, port, process))
             }
-            "nginx" => nginx(upstream),
-            "memory" => semel_with("memory", semel, upstream, "memory:".to_owned(), Vec::new(), Vec::new()),
+            "axum" => axum(name, core, &[]),
+            "axum-memory" => axum(name, core, &["--store", "memory:"]),
+            "axum-redis" => {
+                let (server, root) = redis(core);
+                Ok(axum(name, core, &["--store", &server.url()])?.with(vec![root], server))
+            }
+            "axum-postgres" => {
+                let (server, root) = postgres(core);
+                Ok(axum(name, core, &["--store", &server.database("semel")])?.with(vec![root], server))
+            }
+            "nginx" => nginx(around),
+            "memory" => gateway(name, around, "memory:"),
             "embedded" => {
-                let folder = tempfile::Builder::new().prefix("gateway-").tempdir_in(folder)?;
+                let folder = tempfile::Builder::new().prefix("gateway-").tempdir_in(around.folder)?;
                 let url = format!("embedded:{}", folder.path().join("keys.sqlite").display());
-                semel_with("embedded", semel, upstream, url, Vec::new(), vec![Box::new(folder)])
+                Ok(gateway(name, around, &url)?.with(Vec::new(), folder))
             }
             "redis" => {
-                let server = RedisServer::start();
-                let store = vec![server.info("process_id")];
-                pin(&store);
-                let url = server.url();
-                semel_with("redis", semel, upstream, url, store, vec![Box::new(server)])
+                let (server, root) = redis(core);
+                Ok(gateway(name, around, &server.url())?.with(vec![root], server))
             }
             "postgres" => {
-                let server = PostgresServer::start_with(&[]);
-                let store = vec![postmaster(&server)];
-                pin(&store);
+                let (server, root) = postgres(core);
                 let url = server.database("semel");
-                let migrated =
-                    Command::new(semel).args(["store", "migrate", &url]).stdout(Stdio::null()).status()?;
+                let migrate = ["store", "migrate", &url];
+                let migrated = Command::new(around.semel).args(migrate).stdout(Stdio::null()).status()?;
                 if !migrated.success() {
                     return Err("the database could not be migrated".into());
                 }
-                semel_with("postgres", semel, upstream, url, store, vec![Box::new(server)])
+                Ok(gateway(name, around, &url)?.with(vec![root], server))
             }
-            other => Err(format!("nothing is called {other}; there are {}", NAMES.join(", ")).into()),
+            other => Self::peer(other, around),
         }
     }
-}
 
-/// Everything that can be measured.
-pub(super) const NAMES: [&str; 7] = ["none", "floor", "nginx", "memory", "embedded", "redis", "postgres"];
-
-fn postmaster(server: &PostgresServer) -> String {
-    let folder = server.sql("postgres", "SHOW data_directory");
-    let file = std::fs::read_to_string(Path::new(&folder).join("postmaster.pid")).unwrap_or_default();
-    file.lines().next().unwrap_or_default().to_owned()
-}
-
-/// Moves a server that runs already, with its threads, to the middle's core. Its later children stay there.
-fn pin(roots: &[String]) {
-    for root in roots {
-        let _ = Command::new("taskset")
-            .args(["-a", "-p", "-c", MIDDLE_CORE, root])
-            .stdout(Stdio::null())
-            .status();
+    fn peer(name: &str, around: &Surroundings<'_>) -> Result<Self, Box<dyn Error>> {
+        let core = around.cores.middle.as_str();
+        let peer = Peer::named(name)?;
+        let (url, roots, server): (_, _, Box<dyn Any>) = match peer.about.server.as_deref() {
+            Some("redis") => {
+                let (server, root) = redis(core);
+                (server.url(), vec![root], Box::new(server))
+            }
+            Some("postgres") => {
+                let (server, root) = postgres(core);
+                (server.database("peer"), vec![root], Box::new(server))
+            }
+            Some(other) => return Err(format!("{name}: no server is called {other}").into()),
+            None => (String::new(), Vec::new(), Box::new(())),
+        };
+        let (process, port) = peer.start(core, around.upstream, &url)?;
+        let mut middle = Self::new(name, port, process).with(roots, server);
+        middle.peer = Some(peer);
+        Ok(middle)
     }
 }
 
-fn semel_with(
-    name: &'static str,
-    semel: &Path,
-    upstream: u16,
-    url: String,
-    store: Vec<String>,
-    parts: Vec<Box<dyn Any>>,
-) -> Result<Middle, Box<dyn Error>> {
-    let mut command = pinned(MIDDLE_CORE, semel);
-    command.args(["gateway", "--listen", "127.0.0.1:0", "--admin", "off", "--log", "warn", "--store", &url]);
-    command.arg("--upstream").arg(format!("http://127.0.0.1:{upstream}"));
+fn redis(core: &str) -> (RedisServer, String) {
+    let server = RedisServer::start();
+    let root = server.info("process_id");
+    pin(core, std::slice::from_ref(&root));
+    (server, root)
+}
+
+fn postgres(core: &str) -> (PostgresServer, String) {
+    let server = PostgresServer::start_with(&[]);
+    let folder = server.sql("postgres", "SHOW data_directory");
+    let file = std::fs::read_to_string(Path::new(&folder).join("postmaster.pid")).unwrap_or_default();
+    let root = file.lines().next().unwrap_or_default().to_owned();
+    pin(core, std::slice::from_ref(&root));
+    (server, root)
+}
+
+/// A port that was free a moment ago.
+pub(super) fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// The effect inside a program.
+fn axum(name: &str, core: &str, store: &[&str]) -> Result<Middle, Box<dyn Error>> {
+    let (process, port, _) = serving(&mut own(core, &[&["axum"], store].concat())?)?;
+    Ok(Middle::new(name, port, process))
+}
+
+/// Semel's gateway, with room for the largest crowd.
+fn gateway(name: &str, around: &Surroundings<'_>, store: &str) -> Result<Middle, Box<dyn Error>> {
+    let folder = tempfile::Builder::new().prefix("semel-gateway-").tempdir()?;
+    let (config, admin) = (folder.path().join("semel.toml"), free_port()?);
+    std::fs::write(&config, "[limits]\nwaiters_per_record = 12000\nconnections = 12000\n")?;
+    let mut command = pinned(&around.cores.middle, around.semel);
+    command.args(["gateway", "--listen", "127.0.0.1:0", "--log", "warn", "--store", store]);
+    command.arg("--config").arg(&config).arg("--admin").arg(format!("127.0.0.1:{admin}"));
+    command.arg("--upstream").arg(format!("http://127.0.0.1:{}", around.upstream));
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let output = child.stderr.take().ok_or("no output")?;
-    let process = Process(child);
+    let process = Process::new(child);
     let mut lines = BufReader::new(output);
     let mut line = String::new();
     while !line.contains("listening on") {
@@ -221,20 +252,20 @@ fn semel_with(
             return Err("the gateway ended before it listened".into());
         }
     }
-    std::thread::spawn(move || std::io::copy(&mut lines.by_ref(), &mut std::io::stderr()));
+    std::thread::spawn(move || {
+        // What `semel check` would say of these settings is known.
+        let lines = lines.lines().map_while(Result::ok).filter(|line| !line.starts_with("warning: "));
+        lines.for_each(|line| eprintln!("{line}"));
+    });
     let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
-    Ok(Middle {
-        name,
-        port: port.ok_or(format!("it said no port but {line:?}"))?,
-        process: Some(process),
-        store,
-        _parts: parts,
-    })
+    let port = port.ok_or(format!("it said no port but {line:?}"))?;
+    Ok(Middle { metrics: Some(admin), ..Middle::new(name, port, process) }.with(Vec::new(), folder))
 }
 
-fn nginx(upstream: u16) -> Result<Middle, Box<dyn Error>> {
+fn nginx(around: &Surroundings<'_>) -> Result<Middle, Box<dyn Error>> {
     let folder = tempfile::Builder::new().prefix("semel-nginx-").tempdir()?;
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let (port, upstream) = (free_port()?, around.upstream);
+    let http2 = if around.http2 { " http2" } else { "" };
     let at = folder.path().display();
     let file: PathBuf = folder.path().join("nginx.conf");
     std::fs::write(
@@ -245,12 +276,11 @@ fn nginx(upstream: u16) -> Result<Middle, Box<dyn Error>> {
              http {{\n access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;\n \
              fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s; keepalive_requests 1000000000;\n \
              upstream up {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}\n \
-             server {{ listen 127.0.0.1:{port} backlog=12000; location / {{ proxy_pass http://up; proxy_http_version 1.1; \
+             server {{ listen 127.0.0.1:{port}{http2} backlog=12000; location / {{ proxy_pass http://up; proxy_http_version 1.1; \
              proxy_set_header Connection ''; proxy_set_header Host $host; }} }}\n}}\n"
         ),
     )?;
-    let mut command = pinned(MIDDLE_CORE, Path::new("nginx"));
-    let process = Process(command.arg("-c").arg(&file).spawn()?);
-    let parts: Vec<Box<dyn Any>> = vec![Box::new(folder)];
-    Ok(Middle { name: "nginx", port, process: Some(process), store: Vec::new(), _parts: parts })
+    let mut command = pinned(&around.cores.middle, Path::new("nginx"));
+    let process = Process::new(command.arg("-c").arg(&file).spawn()?);
+    Ok(Middle::new("nginx", port, process).with(Vec::new(), folder))
 }

@@ -1,9 +1,11 @@
 //! Callers and upstream, in one thread that never sleeps: to wake a sleeping core costs the one who writes to it, and the
 //! slower a middle is, the oftener would it have to.
 //!
-//! Told what to do by lines of JSON, and answers with lines of JSON. Next: `load`, `upstream`.
+//! Told what to do by lines of JSON, and answers with lines of JSON: what callers saw, or what was wrong with it.
+//! Next: `load`, `upstream`.
 
 use std::error::Error;
+use std::rc::Rc;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
@@ -14,7 +16,8 @@ use super::{load, upstream};
 pub(super) async fn run() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?.port());
-    tokio::task::spawn_local(upstream::serve(listener));
+    let book = Rc::default();
+    tokio::task::spawn_local(upstream::serve(listener, Rc::clone(&book)));
     tokio::task::spawn_local(async {
         loop {
             tokio::task::yield_now().await;
@@ -22,7 +25,8 @@ pub(super) async fn run() -> Result<(), Box<dyn Error>> {
     });
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     while let Some(order) = orders.next_line().await? {
-        println!("{}", serde_json::to_string(&load::run(serde_json::from_str(&order)?).await?)?);
+        let saw = load::run(serde_json::from_str(&order)?, &book).await;
+        println!("{}", serde_json::to_string(&saw.map_err(|error| error.to_string()))?);
     }
     Ok(())
 }

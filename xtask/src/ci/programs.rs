@@ -10,26 +10,32 @@ use crate::failure::{Done, Failure, While};
 struct Program {
     name: &'static str,
     package: &'static str,
-    tests_only: bool,
+    /// Whether a step needs it.
+    needed: fn(&Step) -> bool,
 }
 
+const ALWAYS: fn(&Step) -> bool = |_| true;
+const BY_TESTS: fn(&Step) -> bool = |step| step.runs_tests;
+const BY_COUNTS: fn(&Step) -> bool = |step| step.name == "counts";
+
 const PROGRAMS: &[Program] = &[
-    Program { name: "git", package: "git", tests_only: false },
-    Program { name: "python3", package: "python3", tests_only: true },
-    Program { name: "pip3", package: "python3-pip", tests_only: true },
-    Program { name: "node", package: "nodejs", tests_only: true },
-    Program { name: "npm", package: "npm", tests_only: true },
-    Program { name: "sqlite3", package: "sqlite3", tests_only: true },
-    Program { name: "postgres", package: "postgresql", tests_only: true },
-    Program { name: "pgbouncer", package: "pgbouncer", tests_only: true },
-    Program { name: "chromium", package: "chromium", tests_only: true },
-    Program { name: "redis-server", package: "redis-server", tests_only: true },
+    Program { name: "git", package: "git", needed: ALWAYS },
+    Program { name: "python3", package: "python3", needed: BY_TESTS },
+    Program { name: "pip3", package: "python3-pip", needed: BY_TESTS },
+    Program { name: "node", package: "nodejs", needed: BY_TESTS },
+    Program { name: "npm", package: "npm", needed: BY_TESTS },
+    Program { name: "sqlite3", package: "sqlite3", needed: BY_TESTS },
+    Program { name: "postgres", package: "postgresql", needed: BY_TESTS },
+    Program { name: "pgbouncer", package: "pgbouncer", needed: BY_TESTS },
+    Program { name: "chromium", package: "chromium", needed: BY_TESTS },
+    Program { name: "redis-server", package: "redis-server", needed: BY_TESTS },
+    Program { name: "valgrind", package: "valgrind", needed: BY_COUNTS },
 ];
 
 /// Sees to it that everything the steps need is there. Its first line says whether that takes root.
 pub(super) fn provide(steps: &[Step]) -> Done {
     let with_tests = steps.iter().any(|step| step.runs_tests);
-    let missing = PROGRAMS.iter().filter(|program| with_tests || !program.tests_only);
+    let missing = PROGRAMS.iter().filter(|program| steps.iter().any(program.needed));
     let missing: Vec<&str> =
         missing.filter(|program| !is_there(program)).map(|program| program.package).collect();
     let able = Command::new("apt-get --version").works() && is_root();

@@ -6,7 +6,7 @@
 use crate::checkout::{Package, Workspace};
 use crate::command::Command;
 use crate::failure::Done;
-use crate::{mutants, tidy};
+use crate::{counts, mutants, tidy};
 
 /// One step: a name for `--only`, and what it does.
 pub(super) struct Step {
@@ -21,6 +21,7 @@ enum Work {
     /// The test runner, whose summary is repeated at the end of everything.
     Tests(Command),
     Tidy,
+    Counts,
     Mutants,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn all(workspace: &Workspace) -> Vec<Step> {
             ]),
         ),
         step("features", Work::Commands(features(&workspace.packages))),
+        step("counts", Work::Counts),
         step("mutants", Work::Mutants),
     ]
 }
@@ -81,6 +83,7 @@ impl Step {
             Work::Commands(commands) => commands.iter().map(Command::to_string).collect(),
             Work::Tests(command) => vec![command.to_string()],
             Work::Tidy => vec!["cargo xtask tidy".to_owned()],
+            Work::Counts => vec!["cargo xtask counts".to_owned()],
             Work::Mutants => vec!["cargo xtask mutants --seeded".to_owned()],
         }
     }
@@ -93,6 +96,7 @@ impl Step {
                 return command.run_watching(|line| line.contains("Summary") && line.contains("run:"));
             }
             Work::Tidy => tidy::run()?,
+            Work::Counts => counts::hold()?,
             Work::Mutants => mutants::run_all()?,
         }
         Ok(None)
