@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use semel::error::error_chain;
 use semel::policy::{OnDoubt, OnMismatch};
 use semel::store::memory::MemoryStore;
 use semel::{Code, Done, EffectError, Engine, OnceError, Policy, Tenant};
@@ -65,7 +66,7 @@ async fn the_effect_is_told_its_key_and_token_and_how_often_the_record_was_claim
         let policy = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
         engine.once("charge").key("k").policy(policy).run(move |held| async move {
             if fails {
-                return Err(EffectError::unknown(format!("{}", held.token())));
+                return Err(EffectError::unknown(held.token().to_string()));
             }
             Ok((held.key().to_string(), held.token().0, held.generation()))
         })
@@ -119,8 +120,8 @@ async fn a_value_of_another_type_is_not_made_up() {
 #[tokio::test]
 async fn a_text_that_is_no_key_runs_nothing() {
     let error = engine().once("charge").key("").run(|_| async { Ok(5_u32) }).await.unwrap_err();
-    assert!(matches!(&error, OnceError::Engine(_)), "{error}");
-    assert!(error.to_string().contains("empty"), "{error}");
+    assert_eq!(error.code(), Code::KeyInvalid);
+    assert!(error_chain(&error).ends_with("the key is empty"), "{}", error_chain(&error));
 }
 
 #[tokio::test]
