@@ -387,7 +387,8 @@ async fn a_renewal_is_sent_again_only_to_a_server_that_forgot_it(url: &str, serv
     assert!(matches!(store.renew(renewal.clone()).await.unwrap(), Written::Done(Some(_))));
     let before = sent_whole(servers);
     all(&["CONFIG", "SET", "maxmemory", "1"]);
-    assert_eq!(store.renew(renewal.clone()).await.unwrap_err().kind(), StoreErrorKind::Full);
+    let refused = store.renew(renewal).await.unwrap_err().kind();
+    assert!(matches!(refused, StoreErrorKind::Full | StoreErrorKind::Unknown), "{refused:?}");
     assert_eq!(sent_whole(servers), before, "it was refused, and sent again");
 }
 
