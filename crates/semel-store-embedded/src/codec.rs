@@ -281,6 +281,11 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_removed_row_belongs_to_its_place() {
+        assert_ne!(removed_checksum(1), removed_checksum(2));
+    }
+
+    #[test]
     fn times_are_kept_up_to_the_end_of_time() {
         let largest = i64::MAX.unsigned_abs();
         for micros in [0, 1, largest - 1, u64::MAX] {

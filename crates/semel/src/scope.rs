@@ -224,6 +224,7 @@ mod tests {
             Some(digest),
         );
         assert_ne!(base, variant);
+        assert_eq!((base.variant(), variant.variant()), (None, Some(digest)));
     }
 
     #[test]
