@@ -268,6 +268,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_purge_leaves_those_who_wait_their_watch() {
+        let store = MemoryStore::new();
+        let id = RecordId::new(Tenant::public(), Operation::http(), Key::new("k").unwrap());
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        let claim = ClaimArgs::new(id.clone(), fingerprint, &Policy::default());
+        let Claimed::Won(Record { guard, .. }) = store.claim(claim).await.unwrap() else {
+            panic!("it stands")
+        };
+        let watch = store.watch(&id, guard);
+        store.purge(10).await.unwrap();
+        store.release(ReleaseArgs { id, guard, from: record::ReleaseFrom::Claim }).await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), watch).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn watchers_that_have_gone_leave_nothing_behind() {
         let store = MemoryStore::new();
         let fingerprint =
