@@ -195,6 +195,14 @@ async fn hashed_keys_are_found_by_key_and_by_hash_and_stored_nowhere() {
     assert_eq!(again, record);
 }
 
+#[tokio::test]
+async fn a_key_that_only_begins_like_a_hash_is_hashed() {
+    let (memory, sealed) = two(keyring("2026").hashing_keys([9; 32]));
+    let id = id("acme", "hashed:ab");
+    completed(&sealed, &id).await;
+    assert_eq!(memory.get(&id).await.unwrap(), None);
+}
+
 #[test]
 fn names_of_keys_are_short_printable_and_given_once() {
     assert!(Keyring::new("", [0; 32]).is_err());
