@@ -263,7 +263,7 @@ mod tests {
         let Step::Write(record) = record::claim(None, &args, Token::default(), Timestamp::default()) else {
             panic!("it stands")
         };
-        let shelf = Shelf { records: [(other.digest(), record)].into(), ..Shelf::default() };
+        let shelf = Shelf { records: [(other.digest(), Box::new(record))].into(), ..Shelf::default() };
         assert_eq!(shelf.find(&other).unwrap_err().kind(), StoreErrorKind::Corrupt);
     }
 
