@@ -227,3 +227,71 @@ fn token_from_sql(token: i64) -> Result<Token, Fault> {
 pub(crate) fn is_doubt(record: &Record) -> bool {
     record.state.kind() == StateKind::InDoubt
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(body: &[u8], above: usize) -> Body {
+        let body = Bytes::copy_from_slice(body);
+        let packed = Body::pack(&body, above);
+        assert_eq!(packed.unpack().unwrap(), body);
+        assert!(packed.stored_bytes() <= body.len());
+        packed
+    }
+
+    #[test]
+    fn only_a_body_of_more_bytes_than_that_is_compressed() {
+        let zeros = [0; 256];
+        assert_eq!(packed(&zeros[1..], 255).stored_bytes(), 255);
+        assert!(packed(&zeros, 255).stored_bytes() < 50);
+        assert!(packed(&zeros[1..], 0).stored_bytes() < 50);
+    }
+
+    /// As long as its block: what is stored is as long as the body, which says that it is the body.
+    #[test]
+    fn a_body_that_does_not_shrink_is_stored_as_it_is() {
+        let (mut as_long, mut random) = (0, 1_u32);
+        for letters in 2..64 {
+            let mut body = Vec::new();
+            for _ in 0..200 {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                body.push((random >> 16) % letters);
+                let body: Vec<u8> = body.iter().map(|letter| letter.to_le_bytes()[0]).collect();
+                as_long += usize::from(lz4_flex::block::compress(&body).len() == body.len());
+                packed(&body, 0);
+            }
+        }
+        assert!(as_long > 0, "no block is as long as its body");
+    }
+
+    #[test]
+    fn a_body_that_is_said_to_be_longer_than_its_block_can_be_takes_no_memory() {
+        let stored = Bytes::from_static(b"a block");
+        let body = Body { bytes: u32::MAX, checksum: checksum(&stored), stored };
+        assert!(body.unpack().unwrap_err().to_string().contains("the length of a body"));
+    }
+
+    #[test]
+    fn a_body_whose_checksum_is_anothers_is_damaged() {
+        for body in [Bytes::new(), Bytes::from_static(b"a body")] {
+            let other = Body { checksum: 1, ..Body::pack(&body, usize::MAX) };
+            assert!(other.unpack().is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_removed_row_belongs_to_its_place() {
+        assert_ne!(removed_checksum(1), removed_checksum(2));
+    }
+
+    #[test]
+    fn times_are_kept_up_to_the_end_of_time() {
+        let largest = i64::MAX.unsigned_abs();
+        for micros in [0, 1, largest - 1, u64::MAX] {
+            let timestamp = Timestamp::from_micros(micros);
+            assert_eq!(to_time(time(timestamp)).unwrap(), timestamp);
+        }
+        assert!(to_time(-1).is_err());
+    }
+}

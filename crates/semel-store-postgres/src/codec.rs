@@ -239,3 +239,28 @@ pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, 
 fn damaged(what: &str) -> Failure {
     Failure::damaged(format!("a row of semel_records has {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_times_are_kept_as_long_as_the_server_can_add_them() {
+        let largest = Duration::from_micros(LONGEST_US.unsigned_abs());
+        for duration in
+            [Duration::ZERO, Duration::from_micros(1), largest - Duration::from_micros(1), largest]
+        {
+            assert_eq!(u128::from(micros(duration).unsigned_abs()), duration.as_micros());
+        }
+        assert_eq!((micros(2 * largest), micros(Duration::MAX)), (LONGEST_US, LONGEST_US));
+
+        let latest = 4 * LONGEST_US;
+        for micros in [0, 1, latest - 1, latest] {
+            assert_eq!(time(Timestamp::from_micros(micros.unsigned_abs())), micros);
+        }
+        for later in [latest.unsigned_abs() + 1, u64::MAX] {
+            assert_eq!(time(Timestamp::from_micros(later)), latest);
+        }
+        assert!(latest.checked_add(3 * LONGEST_US).is_some());
+    }
+}

@@ -245,3 +245,37 @@ impl Answer {
         Ok(codec::read(value, Some(id))?.and_then(|record| record.at(self.now)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use redis::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_step_is_as_long_as_all_that_is_sent_of_it() {
+        let of = |bytes| vec![0; bytes];
+        assert_eq!(Step { key: of(2), who: of(30), terms: of(400), rest: of(5_000) }.bytes(), 5_432);
+    }
+
+    #[test]
+    fn a_key_that_holds_something_else_is_told_apart_from_an_answer_that_makes_no_sense() {
+        let why = |verdict| {
+            let answer = Answer::read(Value::Array(vec![Value::Int(1), Value::Int(verdict)]));
+            answer.unwrap_err().source().unwrap().to_string()
+        };
+        assert!(why(5).contains("something else than this record"));
+        assert!(why(6).contains("not understood"));
+    }
+
+    #[test]
+    fn a_script_is_sent_again_only_when_it_was_not_known() {
+        let error = |kind: ErrorKind| RedisError::from((kind, "why"));
+        assert!(is_unknown_script(&error(ServerErrorKind::NoScript.into())));
+        for kind in [ErrorKind::Io, ServerErrorKind::ReadOnly.into(), ServerErrorKind::ResponseError.into()] {
+            assert!(!is_unknown_script(&error(kind)), "{kind:?}");
+        }
+    }
+}

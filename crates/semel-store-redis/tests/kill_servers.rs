@@ -14,7 +14,7 @@ use semel::clock::{Clock, Timestamp};
 use semel::engine::Limits;
 use semel::event::Silent;
 use semel::record::{AttemptId, ClaimArgs, Ending, Guard, ReleaseFrom, StateKind};
-use semel::store::{Claimed, CompleteArgs, ReleaseArgs, StoreErrorKind, Survives, Written};
+use semel::store::{Claimed, CompleteArgs, ReleaseArgs, RenewArgs, StoreErrorKind, Survives, Written};
 use semel::{
     Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant,
     fingerprint,
@@ -405,6 +405,44 @@ async fn callers_at_once_on_a_cluster_are_all_served() {
         });
     }
     assert_eq!(callers.join_all().await.len(), 256);
+}
+
+/// What the servers say of the scripts that were sent to them whole.
+fn sent_whole(servers: &[RedisServer]) -> Vec<String> {
+    let stats = |server: &RedisServer| server.ask(&["INFO", "commandstats"]);
+    servers
+        .iter()
+        .map(|server| stats(server).lines().filter(|line| line.contains("_eval:")).collect())
+        .collect()
+}
+
+/// The driver's last error says nothing of what it sent before: what may have been made is not sent again by itself.
+async fn a_renewal_is_sent_again_only_to_a_server_that_forgot_it(url: &str, servers: &[RedisServer]) {
+    let all = |command: &[&str]| servers.iter().for_each(|server| drop(server.ask(command)));
+    let store = open(url).await;
+    let record = won(&store, "k").await;
+    let renewal = RenewArgs { id: record.id.clone(), guard: record.guard, lease: DAY };
+    all(&["SCRIPT", "FLUSH"]);
+    assert!(matches!(store.renew(renewal.clone()).await.unwrap(), Written::Done(Some(_))));
+    let before = sent_whole(servers);
+    all(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = store.renew(renewal).await.unwrap_err().kind();
+    assert!(matches!(refused, StoreErrorKind::Full | StoreErrorKind::Unknown), "{refused:?}");
+    assert_eq!(sent_whole(servers), before, "it was refused, and sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_the_server_refused_is_not_sent_again() {
+    let server = RedisServer::start();
+    let url = server.url();
+    a_renewal_is_sent_again_only_to_a_server_that_forgot_it(&url, &[server]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_replicas_must_confirm_is_not_sent_again_once_it_was_refused() {
+    let cluster = RedisCluster::start(3, 1);
+    let url = format!("{}?wait_replicas=1", cluster.url());
+    a_renewal_is_sent_again_only_to_a_server_that_forgot_it(&url, cluster.nodes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

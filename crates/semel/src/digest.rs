@@ -73,6 +73,12 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_shown_in_hexadecimal() {
+        let digest = Digest::from_bytes([0x0a; 16]);
+        assert_eq!((digest.to_string(), format!("{digest:?}")), ("0a".repeat(16), "0a".repeat(16)));
+    }
+
+    #[test]
     fn purposes_never_share_a_digest() {
         assert_ne!(Parts::new("a").add(b"x").finish(), Parts::new("b").add(b"x").finish());
     }

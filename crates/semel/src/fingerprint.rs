@@ -233,6 +233,37 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_json_value_counts() {
+        let values = [
+            "null",
+            "true",
+            "false",
+            "0",
+            "1",
+            "-1",
+            "-2",
+            "18446744073709551615",
+            r#""""#,
+            r#""a""#,
+            r#""b""#,
+            "[]",
+            "[0]",
+            "[0,0]",
+            "{}",
+            r#"{"a":0}"#,
+            r#"{"b":0}"#,
+            r#"{"a":1}"#,
+            r#"{"a":0,"b":0}"#,
+            r#""null""#,
+        ];
+        let digests: std::collections::HashSet<_> = values.map(json).map(|digest| *digest.as_bytes()).into();
+        assert_eq!(digests.len(), values.len());
+        for value in values {
+            assert_ne!(json(value), raw(value));
+        }
+    }
+
+    #[test]
     fn json_that_hides_a_difference_counts_by_its_bytes() {
         assert_ne!(json("123456789012345678901"), json("123456789012345678902"));
         assert_ne!(json("[1.000000000000000001]"), json("[1.000000000000000002]"));

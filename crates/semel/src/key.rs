@@ -200,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_and_what_is_wrong_with_one_are_told_in_words() {
+        assert_eq!(Key::new("order-42").unwrap().to_string(), "order-42");
+        let told = [
+            (KeyError::Empty, "empty"),
+            (KeyError::TooLong { chars: 300 }, "300 characters"),
+            (KeyError::NotPrintable { position: 7 }, "position 7"),
+            (KeyError::BadQuotes, "quote"),
+        ];
+        for (error, part) in told {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn derived_key_depends_on_tenant_target_and_payload() {
         let digest = |text: &str| Parts::new("t").add(text.as_bytes()).finish();
         let base = Key::derived(&Tenant::public(), digest("t"), digest("p"));

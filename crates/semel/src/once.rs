@@ -28,7 +28,7 @@ pub struct Once {
     engine: Engine,
     operation: Operation,
     tenant: Tenant,
-    key: Result<Key, Error>,
+    key: Result<Key, KeyError>,
     payload: Bytes,
     policy: Arc<Policy>,
 }
@@ -53,7 +53,7 @@ impl Once {
     where
         KeyError: From<K::Error>,
     {
-        self.key = key.try_into().map_err(|error| KeyError::from(error).into());
+        self.key = key.try_into().map_err(KeyError::from);
         self
     }
 
@@ -101,10 +101,7 @@ impl Once {
     }
 
     fn ask(&self) -> Result<Ask, OnceError> {
-        let key = match &self.key {
-            Ok(key) => key.clone(),
-            Err(error) => return Err(Error::new(error.code(), error.to_string()).into()),
-        };
+        let key = self.key.clone().map_err(Error::from)?;
         let fingerprint = Fingerprint {
             target: fingerprint::target("once", self.operation.as_str(), None),
             payload: fingerprint::payload(&self.payload, &PayloadParts::Raw),

@@ -610,6 +610,42 @@ mod tests {
         let (one, two) = (AttemptId::fresh(), AttemptId::fresh());
         assert_ne!(one, two);
         assert_eq!(AttemptId::from_bytes(one.to_bytes()), one);
+        let process = |attempt: AttemptId| attempt.0 >> 64;
+        assert_eq!(process(one), process(two));
+        assert_ne!(process(one), 0, "another process would give the same");
+    }
+
+    #[test]
+    fn stored_names_are_these() {
+        let causes = DoubtCause::ALL.map(DoubtCause::as_str);
+        assert_eq!(causes, ["lease-expired", "no-answer", "failed-answer", "abandoned", "restarted"]);
+        let kinds = every_state().map(|record| record.state.kind());
+        assert_eq!(kinds, StateKind::ALL);
+        assert_eq!(kinds.map(StateKind::as_str), ["in-flight", "in-doubt", "completed", "failed"]);
+        assert_eq!(Token(17).to_string(), "17");
+    }
+
+    #[test]
+    fn a_record_weighs_as_much_as_its_outcome_and_something_more() {
+        let mut record = completed();
+        let State::Completed { outcome, .. } = &mut record.state else { panic!("it is completed") };
+        (outcome.head, outcome.body) = ("head".into(), "the body".into());
+        assert_eq!(record.memory_bytes(), in_flight().memory_bytes() + 4 + 8);
+        assert!(in_flight().memory_bytes() > 100);
+    }
+
+    #[test]
+    fn only_a_record_in_flight_is_doubted_when_it_moves() {
+        let now = START.plus(SECOND);
+        let state = State::InDoubt {
+            since: now,
+            expires_at: now.plus(DOUBT_RETENTION),
+            cause: DoubtCause::Restarted,
+        };
+        assert_eq!(in_flight().doubted(DoubtCause::Restarted, now).state, state);
+        for record in [in_doubt(), completed(), failed()] {
+            assert_eq!(record.clone().doubted(DoubtCause::Restarted, now), record);
+        }
     }
 
     #[test]
@@ -979,6 +1015,33 @@ mod tests {
         for from in FROMS {
             assert_fenced(|record, guard| release(Some(record), guard, from, START));
         }
+    }
+
+    #[test]
+    fn import_writes_what_stood_elsewhere_unless_it_has_expired() {
+        for record in [in_doubt(), completed(), failed()] {
+            assert_eq!(import(None, record.clone(), START), Step::Write(record.clone()));
+            let expired = record.expires_at().unwrap();
+            assert_eq!(import(None, record.clone(), expired), Step::Remove);
+        }
+    }
+
+    #[test]
+    fn import_replaces_no_record_that_stands() {
+        let brought = completed();
+        for standing in every_state() {
+            let step = import(Some(standing.clone()), brought.clone(), START);
+            assert_eq!(step, Step::Refused(Some(standing)));
+        }
+        let standing = Record { guard: brought.guard, ..failed() };
+        assert_eq!(import(Some(standing.clone()), brought.clone(), START), Step::Already(standing));
+    }
+
+    #[test]
+    fn import_takes_the_place_of_what_has_expired() {
+        let (expired, brought) = (completed(), in_doubt());
+        let step = import(Some(expired), brought.clone(), START.plus(RETENTION));
+        assert_eq!(step, Step::Write(brought));
     }
 
     /// What one party does next: to claim, or to write under one of the guards it has seen.

@@ -224,5 +224,51 @@ mod tests {
             Some(digest),
         );
         assert_ne!(base, variant);
+        assert_eq!((base.variant(), variant.variant()), (None, Some(digest)));
+    }
+
+    #[test]
+    fn ids_that_share_a_digest_are_apart_all_the_same() {
+        let base = id("a", "http", "k");
+        let alike = |tenant, operation, key, variant| {
+            let (tenant, operation) = (Tenant::id(&[tenant]), Operation::new(operation));
+            let key = Key::new(key).unwrap();
+            RecordId(Arc::new(Identity { tenant, operation, key, variant, digest: base.digest() }))
+        };
+        assert_eq!(alike("a", "http", "k", None), base);
+        for other in [
+            alike("b", "http", "k", None),
+            alike("a", "refund", "k", None),
+            alike("a", "http", "l", None),
+            alike("a", "http", "k", Some(base.digest())),
+        ] {
+            assert_ne!(other, base);
+        }
+    }
+
+    #[test]
+    fn a_long_or_unreadable_name_of_a_tenant_is_digested() {
+        let long = "a".repeat(201);
+        assert_eq!(Tenant::id(&[&long[..200]]).as_str(), format!("id:{}", &long[..200]));
+        for name in [&long, "a b", "\u{e9}"] {
+            assert!(Tenant::id(&[name]).as_str().starts_with("ids:"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_names_a_record_is_shown_as_it_is() {
+        assert_eq!(
+            (Tenant::id(&["a"]).to_string(), Operation::http().to_string()),
+            ("id:a".into(), "http".into())
+        );
+        assert_eq!(format!("{:?}", id("a", "http", "k")), "id:a/http/\"k\"");
+    }
+
+    #[test]
+    fn ids_spread_over_a_table() {
+        use std::hash::BuildHasher;
+        let hasher = std::hash::RandomState::new();
+        assert_eq!(hasher.hash_one(id("a", "http", "k")), hasher.hash_one(id("a", "http", "k")));
+        assert_ne!(hasher.hash_one(id("a", "http", "k")), hasher.hash_one(id("a", "http", "l")));
     }
 }

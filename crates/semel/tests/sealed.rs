@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use semel::clock::ManualClock;
 use semel::fingerprint::{self, PayloadParts};
-use semel::record::{ClaimArgs, Ending};
+use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
 use semel::store::memory::MemoryStore;
 use semel::store::sealed::{Keyring, SealedStore};
-use semel::store::{Claimed, CompleteArgs, ScanArgs, StoreError, StoreErrorKind, Written};
+use semel::store::{
+    Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, RenewArgs, ScanArgs, StoreError, StoreErrorKind, Written,
+};
 use semel::{
     Code, Engine, Fingerprint, Key, OnceError, Operation, Outcome, Policy, Record, RecordId, Store, Tenant,
 };
@@ -193,6 +195,14 @@ async fn hashed_keys_are_found_by_key_and_by_hash_and_stored_nowhere() {
     assert_eq!(again, record);
 }
 
+#[tokio::test]
+async fn a_key_that_only_begins_like_a_hash_is_hashed() {
+    let (memory, sealed) = two(keyring("2026").hashing_keys([9; 32]));
+    let id = id("acme", "hashed:ab");
+    completed(&sealed, &id).await;
+    assert_eq!(memory.get(&id).await.unwrap(), None);
+}
+
 #[test]
 fn names_of_keys_are_short_printable_and_given_once() {
     assert!(Keyring::new("", [0; 32]).is_err());
@@ -200,4 +210,30 @@ fn names_of_keys_are_short_printable_and_given_once() {
     assert!(Keyring::new(&"k".repeat(65), [0; 32]).is_err());
     assert!(keyring("a").opening("a", [0; 32]).is_err());
     assert!(!format!("{:?}", Keyring::new("a", [77; 32]).unwrap()).contains("77"));
+}
+
+#[tokio::test]
+async fn a_claim_is_renewed_doubted_and_released_under_the_hash_of_its_key() {
+    let (_, store) = two(keyring("2026").hashing_keys([1; 32]));
+    let id = id("a", "k");
+    let Claimed::Won(Record { guard, .. }) = store.claim(claiming(&id)).await.unwrap() else {
+        panic!("it stands")
+    };
+    let renewed = store.renew(RenewArgs { id: id.clone(), guard, lease: HOUR }).await.unwrap();
+    assert!(matches!(renewed, Written::Done(Some(record)) if record.id == id));
+    let doubted =
+        store.doubt(DoubtArgs { id: id.clone(), guard, cause: DoubtCause::NoAnswer }).await.unwrap();
+    assert!(matches!(doubted, Written::Done(Some(record)) if record.id == id));
+    let released =
+        store.release(ReleaseArgs { id: id.clone(), guard, from: ReleaseFrom::Doubt }).await.unwrap();
+    assert!(matches!(released, Written::Done(None)));
+    assert_eq!(store.get(&id).await.unwrap(), None);
+}
+
+#[test]
+fn a_keyring_shows_the_names_of_its_keys_and_says_what_is_wrong_with_one() {
+    let shown = format!("{:?}", and(keyring("2026"), "2025"));
+    assert!(shown.contains("2026") && shown.contains("2025"), "{shown}");
+    let wrong = Keyring::new("two words", [0; 32]).unwrap_err();
+    assert!(wrong.to_string().contains("no name of a key"), "{wrong}");
 }

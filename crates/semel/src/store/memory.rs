@@ -253,6 +253,36 @@ mod tests {
     use crate::fingerprint::{Fingerprint, PayloadParts, payload, target};
     use crate::{Key, Operation, Policy, Tenant};
 
+    #[test]
+    fn a_record_under_another_ids_digest_is_damage() {
+        let [own, other] =
+            ["k", "l"].map(|key| RecordId::new(Tenant::public(), Operation::http(), Key::new(key).unwrap()));
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        let args = ClaimArgs::new(own, fingerprint, &Policy::default());
+        let Step::Write(record) = record::claim(None, &args, Token::default(), Timestamp::default()) else {
+            panic!("it stands")
+        };
+        let shelf = Shelf { records: [(other.digest(), Box::new(record))].into(), ..Shelf::default() };
+        assert_eq!(shelf.find(&other).unwrap_err().kind(), StoreErrorKind::Corrupt);
+    }
+
+    #[tokio::test]
+    async fn a_purge_leaves_those_who_wait_their_watch() {
+        let store = MemoryStore::new();
+        let id = RecordId::new(Tenant::public(), Operation::http(), Key::new("k").unwrap());
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        let claim = ClaimArgs::new(id.clone(), fingerprint, &Policy::default());
+        let Claimed::Won(Record { guard, .. }) = store.claim(claim).await.unwrap() else {
+            panic!("it stands")
+        };
+        let watch = store.watch(&id, guard);
+        store.purge(10).await.unwrap();
+        store.release(ReleaseArgs { id, guard, from: record::ReleaseFrom::Claim }).await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), watch).await.unwrap().unwrap();
+    }
+
     #[tokio::test]
     async fn watchers_that_have_gone_leave_nothing_behind() {
         let store = MemoryStore::new();
