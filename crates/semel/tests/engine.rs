@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot unwrap is a failed test")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use semel::clock::{Clock, Timestamp};
@@ -14,8 +14,8 @@ use semel::policy::{OnDoubt, OnDuplicate, OnMismatch};
 use semel::record::{DoubtCause, StateKind};
 use semel::store::memory::MemoryStore;
 use semel::store::{
-    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, RenewArgs, ScanArgs,
-    Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
+    Capabilities, ClaimArgs, Claimed, CompleteArgs, DoubtArgs, Guard, Page, ReleaseArgs, ReleaseFrom,
+    RenewArgs, ScanArgs, Store, StoreError, StoreErrorKind, StoreFuture, Tier, Written,
 };
 use semel::{
     Ask, Begun, Claim, Code, Completion, EffectError, Engine, Fingerprint, Key, OnceError, Operation,
@@ -372,6 +372,22 @@ async fn a_lease_is_renewed_for_as_long_as_the_effect_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_lease_is_renewed_whichever_of_them_is_due_first() {
+    let engine = engine();
+    let mut claims = Vec::new();
+    // Two are due at one time, and the last before all others.
+    for (key, seconds) in [("a", 100), ("b", 10), ("c", 10), ("d", 1)] {
+        let policy = Policy { lease: Duration::from_secs(seconds), ..Policy::default() };
+        claims.push(win(&engine, ask_with(key, "100", policy)).await);
+    }
+    sleep(Duration::from_secs(120)).await;
+    for claim in &claims {
+        let record = engine.store().get(claim.id()).await.unwrap().unwrap();
+        assert_eq!(record.state.kind(), StateKind::InFlight, "{}", record.id.key().as_str());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renewal_that_failed_in_passing_is_tried_again() {
     let shaky = Shaky::new();
     let engine = Engine::with(shaky.clone(), Arc::new(Silent), Limits::default());
@@ -527,6 +543,114 @@ async fn waiters_beyond_the_quota_are_refused() {
     }
 }
 
+/// Waits for `duration` and goes away.
+async fn wait_in_vain(engine: &Engine, duration: Duration) {
+    let waiting = tokio::time::timeout(duration, engine.begin(ask("k"))).await;
+    assert!(waiting.is_err(), "not waiting: {waiting:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_who_goes_away_gives_its_place_back() {
+    let calls = Arc::new(StoreCalls::default());
+    let limits = Limits { waiters_per_record: 1, ..Limits::default() };
+    let engine = Engine::with(store(), calls.clone(), limits);
+    let _claim = win(&engine, ask("k")).await;
+    for _ in 0..3 {
+        wait_in_vain(&engine, Duration::from_secs(1)).await;
+    }
+    assert_eq!(calls.0.load(Ordering::SeqCst), 1, "the claim that they wait for is known here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_come_after_a_takeover_wait_for_the_waiter_that_claimed() {
+    let calls = Arc::new(StoreCalls::default());
+    let engine = Engine::with(store(), calls.clone(), Limits::default());
+    let first = win(&engine, ask("k")).await;
+    let waiter = tokio::spawn({
+        let engine = engine.clone();
+        async move { win(&engine, ask("k")).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    first.release().await;
+    let _second = waiter.await.unwrap();
+    wait_in_vain(&engine, Duration::from_secs(1)).await;
+    // The first claim, its release, the second claim.
+    assert_eq!(calls.0.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_runs_elsewhere_is_read_only_while_somebody_waits_for_it() {
+    let (store, calls) = (store(), Arc::new(StoreCalls::default()));
+    let first = Engine::with(store.clone(), Arc::new(Silent), Limits::default());
+    let second = Engine::with(store, calls.clone(), Limits::default());
+    let claim = win(&first, ask("k")).await;
+    wait_in_vain(&second, Duration::from_secs(2)).await;
+    let while_waiting = calls.0.load(Ordering::SeqCst);
+    assert!(while_waiting > 2, "{while_waiting}");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(calls.0.load(Ordering::SeqCst), while_waiting);
+    drop(claim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_claim_that_was_taken_over_elsewhere_gets_the_outcome_of_the_newer_one() {
+    let store = store();
+    let engine_on_it = || Engine::with(store.clone(), Arc::new(Silent), Limits::default());
+    let (here, elsewhere) = (engine_on_it(), engine_on_it());
+    let short = Policy { max_execution: Duration::from_secs(2), ..Policy::default() };
+    let lapsing = win(&here, ask_with("k", "100", short)).await;
+    let waiter = tokio::spawn({
+        let here = here.clone();
+        async move { replayed(&here, ask("k")).await }
+    });
+    sleep(Duration::from_secs(3)).await;
+    let retry = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
+    let newer = win(&elsewhere, ask_with("k", "100", retry)).await;
+    match lapsing.complete(outcome("late")).await {
+        Completion::Superseded(Some(standing)) => assert_eq!(standing.state.kind(), StateKind::InFlight),
+        other => panic!("{other:?}"),
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(matches!(newer.complete(outcome("newer")).await, Completion::Stored(_)));
+    assert_eq!(waiter.await.unwrap(), outcome("newer"));
+}
+
+#[derive(Debug, Default)]
+struct Settled(Mutex<Vec<&'static str>>);
+
+impl Observer for Settled {
+    fn observe(&self, event: &Event<'_>) {
+        let name = match event {
+            Event::Completed { .. } => "completed",
+            Event::Released { .. } => "released",
+            Event::Doubted { .. } => "doubted",
+            Event::Superseded { .. } => "superseded",
+            Event::Unrecorded { .. } => "unrecorded",
+            _ => return,
+        };
+        self.0.lock().unwrap().push(name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_a_claim_is_told() {
+    let (shaky, settled) = (Shaky::new(), Arc::new(Settled::default()));
+    let engine = Engine::with(shaky.clone(), settled.clone(), Limits::default());
+    let _ = win(&engine, ask("a")).await.complete(outcome("a")).await;
+    win(&engine, ask("b")).await.release().await;
+    let lost = win(&engine, ask("c")).await;
+    let record = shaky.get(lost.id()).await.unwrap().unwrap();
+    let args = ReleaseArgs { id: record.id, guard: record.guard, from: ReleaseFrom::Claim };
+    shaky.release(args).await.unwrap();
+    let _ = lost.complete(outcome("c")).await;
+    win(&engine, ask("d")).await.doubt(DoubtCause::NoAnswer).await;
+    let unheard = win(&engine, ask("e")).await;
+    shaky.away.store(true, Ordering::SeqCst);
+    let _ = unheard.complete(outcome("e")).await;
+    let told = settled.0.lock().unwrap().clone();
+    assert_eq!(told, ["completed", "released", "superseded", "doubted", "unrecorded"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_operator_resolves_a_doubt_by_its_guard() {
     let engine = engine();
@@ -534,7 +658,7 @@ async fn an_operator_resolves_a_doubt_by_its_guard() {
     let id = claim.id().clone();
     claim.doubt(DoubtCause::NoAnswer).await;
     let record = engine.store().get(&id).await.unwrap().unwrap();
-    let args = semel::store::ReleaseArgs { id, guard: record.guard, from: semel::store::ReleaseFrom::Doubt };
-    assert_eq!(engine.store().release(args).await.unwrap(), semel::store::Written::Done(None));
+    let args = ReleaseArgs { id, guard: record.guard, from: ReleaseFrom::Doubt };
+    assert_eq!(engine.store().release(args).await.unwrap(), Written::Done(None));
     drop(win(&engine, ask("k")).await);
 }

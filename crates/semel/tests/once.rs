@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use semel::error::error_chain;
 use semel::policy::{OnDoubt, OnMismatch};
+use semel::store::ScanArgs;
 use semel::store::memory::MemoryStore;
 use semel::{Code, Done, EffectError, Engine, OnceError, Policy, Tenant};
 
@@ -30,6 +31,14 @@ async fn the_next_caller_gets_the_value_and_is_told_that_it_is_a_replay() {
     assert_eq!((*first.value(), first.is_replay()), (5, false));
     assert_eq!((*next.value(), next.is_replay()), (5, true));
     assert_eq!(next.into_value(), 5);
+}
+
+#[tokio::test]
+async fn the_record_says_that_it_holds_the_value() {
+    let engine = engine();
+    charge(&engine, 5).await;
+    let page = engine.store().scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+    assert!(page.records[0].outcome().unwrap().body_kept);
 }
 
 #[tokio::test]

@@ -208,6 +208,18 @@ async fn a_renewal_that_hangs_is_followed_by_one_that_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_is_not_renewed_once_its_claim_is_settled() {
+    for (held_for, renewals) in [(1, 0), (4, 1)] {
+        let scene = Scene::new();
+        let claim = scene.win(ask()).await;
+        sleep(Duration::from_secs(held_for)).await;
+        assert!(matches!(claim.complete(outcome()).await, Completion::Stored(_)));
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(scene.store.calls(Method::Renew), renewals, "held for {held_for} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outcome_whose_reply_is_lost_or_late_is_stored() {
     for (fault, took_ms) in [
         (Fault::HoldReply, 1_600..1_800),
@@ -238,6 +250,17 @@ async fn an_outcome_that_nobody_takes_is_unrecorded_in_time() {
     let began = Instant::now();
     assert!(matches!(claim.complete(outcome()).await, Completion::Unrecorded(_)));
     assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_an_outcome_is_asked_less_and_less_often() {
+    let scene = Scene::new();
+    let claim = scene.win(ask()).await;
+    scene.store.always(Method::Complete, Fault::Refuse);
+    assert!(matches!(claim.complete(outcome()).await, Completion::Unrecorded(_)));
+    // From 20 ms to half a second, times the jitter, within 5 s.
+    let calls = scene.store.calls(Method::Complete);
+    assert!((8..40).contains(&calls), "{calls}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,15 +306,30 @@ async fn a_caller_that_goes_away_while_claiming_leaves_nothing_claimed() {
     drop(scene.win(ask()).await);
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
 #[test]
 fn leases_are_renewed_after_the_runtime_of_an_earlier_claim_has_ended() {
     let scene = Scene::new();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime().unwrap().block_on(async { scene.win(ask()).await.release().await });
-    runtime().unwrap().block_on(async {
+    runtime().block_on(async { scene.win(ask()).await.release().await });
+    runtime().block_on(async {
         let claim = scene.win(ask()).await;
         sleep(Policy::default().lease).await;
         assert!(scene.store.calls(Method::Renew) > 0);
         claim.release().await;
+    });
+}
+
+#[test]
+fn a_claim_that_is_dropped_outside_of_a_runtime_holds_up_nobody_here_and_is_in_doubt_once_it_lapses() {
+    let scene = Scene::new();
+    drop(runtime().block_on(scene.win(ask())));
+    assert_eq!(scene.engine.live_claims(), 0);
+    runtime().block_on(async {
+        scene.comes_to(Some(StateKind::InDoubt)).await;
+        let begun = scene.engine.begin(ask()).await.unwrap();
+        assert!(matches!(begun, Begun::Refuse(Refusal::InDoubt(Some(_)))), "{begun:?}");
     });
 }

@@ -255,3 +255,66 @@ pub(super) fn watch_elsewhere(inner: Arc<Inner>, flight: Arc<Flight>, record: Re
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::scope::{Operation, Tenant};
+
+    fn enter(flights: &Flights) -> Entered {
+        flights.enter(&RecordId::new(Tenant::public(), Operation::http(), Key::new("k").unwrap()), 9)
+    }
+
+    fn leader(flights: &Flights) -> Arc<Flight> {
+        match enter(flights) {
+            Entered::Leader(flight) => flight,
+            Entered::Follower(..) | Entered::Full => panic!("the flight is still there"),
+        }
+    }
+
+    fn follower(flights: &Flights) -> Seat {
+        match enter(flights) {
+            Entered::Follower(_, seat) => seat,
+            Entered::Leader(_) | Entered::Full => panic!("the flight is gone"),
+        }
+    }
+
+    #[test]
+    fn a_vacant_flight_goes_with_the_last_of_its_waiters() {
+        let flights = Flights::default();
+        let flight = leader(&flights);
+        let (first, second) = (follower(&flights), follower(&flights));
+        flights.vacate(&flight);
+        drop(first);
+        let third = follower(&flights);
+        drop((second, third));
+        leader(&flights);
+    }
+
+    #[test]
+    fn a_flight_that_nobody_waits_at_goes_when_it_is_vacant() {
+        let flights = Flights::default();
+        flights.vacate(&leader(&flights));
+        leader(&flights);
+    }
+
+    #[test]
+    fn a_flight_that_is_led_outlives_its_waiters() {
+        let flights = Flights::default();
+        let _flight = leader(&flights);
+        drop(follower(&flights));
+        drop(follower(&flights));
+    }
+
+    #[test]
+    fn only_what_is_vacant_is_taken_over_and_only_once() {
+        let flights = Flights::default();
+        let flight = leader(&flights);
+        let _waiting = follower(&flights);
+        assert!(!flight.take_over());
+        flights.vacate(&flight);
+        assert!(flight.take_over());
+        assert!(!flight.take_over());
+    }
+}
