@@ -181,7 +181,7 @@ impl Batch<'_> {
                 }
                 Ok(Resolved::Absent | Resolved::Removed) => return Ok(Found::default()),
                 // The folder drops segments meanwhile; the record may live in another one.
-                Err(Fault::Missing(place)) if now < self.clock.now() => {
+                Err(Fault::Missing(place)) => {
                     now = self.clock.now();
                     if !self.index.may_be_dropped(place, now) {
                         return Err(Fault::Missing(place));
@@ -264,7 +264,80 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use semel::clock::ManualClock;
+    use semel::record::{Ending, Outcome};
+    use semel::store::{ClaimArgs, CompleteArgs, RenewArgs};
+    use semel::{Fingerprint, Key, Operation, Policy, Tenant};
+
     use super::*;
+    use crate::index::{Lookup, Segment};
+    use crate::schema;
+    use crate::segment::Class;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn claim_of(key: &str) -> ClaimArgs {
+        let digest = Digest::from_bytes([7; 16]);
+        let id = RecordId::new(Tenant::public(), Operation::http(), Key::new(key).unwrap());
+        ClaimArgs::new(id, Fingerprint { target: digest, payload: digest }, &Policy::default())
+    }
+
+    fn claim(key: &str) -> Record {
+        match record::claim(None, &claim_of(key), Token(0), NOW) {
+            Step::Write(record) => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The answer to `request` of a store whose tables are empty.
+    fn step(index: &Index, clock: &ManualClock, room: Room, request: &Request) -> Result<Answer, StoreError> {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn).unwrap();
+        let changes = Changes::new(index.last, 0, Vec::new());
+        Batch { conn: &conn, index, clock, now: NOW, room, changes }.step(request)
+    }
+
+    #[test]
+    fn a_row_that_is_gone_is_absent_once_its_segment_may_be_dropped_and_damage_before() {
+        let record = claim("k");
+        let class = Class { doubt: false, width_s: 1, until: NOW.plus(SECOND) };
+        let rows = HashMap::from([(record.id.digest(), 0)]);
+        let mut index = Index::default();
+        index.segments.insert(1, Segment { class, rows: 1, lookup: Lookup::Exact(rows) });
+        let get = Request::Get(record.id);
+        let step_at = |time| step(&index, &ManualClock::at(time), Room::Enough, &get);
+        assert!(matches!(step_at(class.until), Ok(Answer::Record(None))));
+        assert_eq!(step_at(NOW).unwrap_err().kind(), StoreErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn without_room_only_what_is_to_be_written_is_refused() {
+        let record = claim("k");
+        let (id, guard) = (record.id.clone(), record.guard);
+        let mut index = Index::default();
+        index.in_flight.insert(id.digest(), Live { record, over: false });
+        let step = |room, request: &Request| match step(&index, &ManualClock::at(NOW), room, request) {
+            Ok(Answer::Written(Written::Done(_)) | Answer::Claimed(Claimed::Won(_))) => "done",
+            Ok(Answer::Written(Written::Refused(_)) | Answer::Claimed(Claimed::Standing(_))) => "stands",
+            Err(error) if error.kind() == StoreErrorKind::Full => "full",
+            other => panic!("{other:?}"),
+        };
+        let renew = Request::Renew(RenewArgs { id: id.clone(), guard, lease: SECOND });
+        let complete = |guard| {
+            let (id, ending) = (id.clone(), Ending::Completed(Outcome::default()));
+            Request::Complete(CompleteArgs { id, guard, ending, retention: SECOND }, Body::default())
+        };
+        let (mine, others) = (complete(guard), complete(claim("k").guard));
+        let [begin, again] = ["other", "k"].map(|key| Request::Claim(claim_of(key), None));
+        let all = [&renew, &others, &again, &mine, &begin];
+        let answers = |room| all.map(|request| step(room, request));
+        assert_eq!(answers(Room::Enough), ["done", "stands", "stands", "done", "done"]);
+        assert_eq!(answers(Room::ToEnd), ["done", "stands", "stands", "done", "full"]);
+        assert_eq!(answers(Room::None), ["done", "stands", "stands", "full", "full"]);
+    }
 
     #[test]
     fn what_a_batch_settled_waits_for_the_folder_in_the_order_of_the_log() {

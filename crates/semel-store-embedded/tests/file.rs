@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use semel::clock::{ManualClock, Timestamp};
-use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
+use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom, StateKind};
 use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, ScanArgs, StoreErrorKind};
-use semel::{Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant, fingerprint};
+use semel::{
+    Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, fingerprint,
+};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore, OpenErrorKind};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -265,6 +267,62 @@ async fn a_file_of_format_1_is_read() {
             None => assert!(number % 10 == 7 || number == 79),
         }
     }
+}
+
+const CLAIM_OF_FORMAT_1: &str = "INSERT INTO in_flight VALUES (1800000000000080, X'ac149956dab80a9e0000000000000050', \
+    'id:acme', 'http', 'live', NULL, X'267007a9c23f45831ab78e7048d35021', X'a80fa77080c3aa087df7c75859f5a350', \
+    1, 1800000000000000, 2592000000000, 1800000010000000, 1800000600000000, 4826584229695881209)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_a_file_of_format_1_is_in_doubt_and_damage_to_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, alter: &str| {
+        let path = folder.path().join(name);
+        let fixture = Connection::open(&path).unwrap();
+        fixture.execute_batch(include_str!("fixtures/format-1.sql")).unwrap();
+        fixture.execute_batch(CLAIM_OF_FORMAT_1).unwrap();
+        fixture.execute_batch(alter).unwrap();
+        drop(fixture);
+        EmbeddedStore::open(EmbeddedConfig::new(&path).clock(clock()))
+    };
+    let store = open("whole.db", "").unwrap();
+    let found = store.get(&id("live")).await.unwrap().expect("the claim");
+    assert!(matches!(found.state, State::InDoubt { cause: DoubtCause::Restarted, .. }), "{found:?}");
+    for column in ["generation", "claimed_us", "lease_until_us", "execute_until_us", "checksum"] {
+        let alter = format!("UPDATE in_flight SET {column} = {column} + 1");
+        assert_eq!(open(column, &alter).unwrap_err().kind(), OpenErrorKind::Damaged, "{column}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubts_in_the_tables_are_listed_as_doubts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let records = example(&path).await;
+    let store = EmbeddedStore::open(EmbeddedConfig::new(&path).clock(clock())).unwrap();
+    let args = ScanArgs { state: Some(StateKind::InDoubt), limit: 100, ..ScanArgs::default() };
+    let mut listed: Vec<_> =
+        store.scan(args).await.unwrap().records.into_iter().map(|record| record.guard.token).collect();
+    listed.sort_unstable();
+    let doubts = records.iter().filter(|record| record.state.kind() == StateKind::InDoubt);
+    assert_eq!(listed, doubts.map(|record| record.guard.token).collect::<Vec<_>>());
+    assert_eq!(listed.len(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_doubt_has_expired_too_is_purged_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let config = EmbeddedConfig::new(folder.path().join("semel.db")).clock(clock.clone());
+    let store = EmbeddedStore::open(config).unwrap();
+    for (key, doubt_retention) in [("a", HOUR / 2), ("b", HOUR / 2), ("c", HOUR * 2)] {
+        let mut args = claim_of(key);
+        args.doubt_retention = doubt_retention;
+        store.claim(args).await.unwrap();
+    }
+    clock.advance(HOUR);
+    assert_eq!(store.purge(10).await.unwrap(), 2);
+    assert_eq!(store.purge(10).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

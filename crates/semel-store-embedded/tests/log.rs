@@ -29,6 +29,12 @@ fn claim_of(number: usize) -> ClaimArgs {
     ClaimArgs::new(id(number), fingerprint, &Policy::default())
 }
 
+fn takeover_of(number: usize) -> ClaimArgs {
+    let mut args = claim_of(number);
+    args.takeover = true;
+    args
+}
+
 async fn claim(store: &EmbeddedStore, number: usize) -> Record {
     take(store, claim_of(number)).await
 }
@@ -202,9 +208,7 @@ async fn an_older_doubt_never_comes_back() {
         if round & 1 == 1 {
             store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
         }
-        let mut again = claim_of(round);
-        again.takeover = true;
-        let second = take(&store, again).await;
+        let second = take(&store, takeover_of(round)).await;
         if round & 2 == 2 {
             store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
         }
@@ -260,6 +264,58 @@ async fn closed_in_the_middle_of_a_purge_it_opens_again() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lapsed_claim_that_was_taken_over_is_the_newer_one_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let store = open(&path, &clock);
+    let first = claim(&store, 1).await;
+    clock.advance(HOUR);
+    let second = take(&store, takeover_of(1)).await;
+    assert!(second.guard.token > first.guard.token);
+    let image = crash(&path, &folder.path().join("image"));
+    let found = open(&image, &clock).get(&id(1)).await.unwrap().expect("a doubt about the second claim");
+    assert_eq!((found.guard, found.generation), (second.guard, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_that_was_taken_over_is_one_record_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let clock = clock();
+    let store = open(&path, &clock);
+    let all = async |store: &EmbeddedStore| {
+        store.scan(ScanArgs { limit: 9, ..ScanArgs::default() }).await.unwrap().records
+    };
+    let record = claim(&store, 1).await;
+    store.doubt(DoubtArgs { id: id(1), guard: record.guard, cause: DoubtCause::NoAnswer }).await.unwrap();
+    assert_eq!(all(&store).await.len(), 1, "it is in the tables");
+    let second = take(&store, takeover_of(1)).await;
+    let image = crash(&path, &folder.path().join("image"));
+    let found = all(&open(&image, &clock)).await;
+    assert_eq!(found.iter().map(|record| record.guard).collect::<Vec<_>>(), [second.guard]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_grow_through_a_kill_beyond_what_was_imported_ahead_of_the_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let ahead = clock();
+    ahead.advance(HOUR);
+    let source = open(&folder.path().join("source.db"), &ahead);
+    let record = claim(&source, 1).await;
+    complete(&source, &record, 1, HOUR).await;
+    let imported = source.get(&id(1)).await.unwrap().unwrap();
+    let path = folder.path().join("semel.db");
+    let store = open(&path, &clock());
+    store.import(imported.clone()).await.unwrap();
+    let purge = ReleaseArgs { id: id(1), guard: imported.guard, from: ReleaseFrom::Finished };
+    store.release(purge).await.unwrap();
+    let image = crash(&path, &folder.path().join("image"));
+    let again = claim(&open(&image, &clock()), 1).await;
+    assert!(again.guard.token > imported.guard.token, "{again:?}");
+}
+
 /// The log knows the first lease only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_claim_is_in_doubt_after_a_kill() {
@@ -306,9 +362,7 @@ async fn a_doubt_that_was_taken_over_is_not_listed_beside_its_claim() {
     store.doubt(DoubtArgs { id: id(1), guard: record.guard, cause: DoubtCause::NoAnswer }).await.unwrap();
     let all = || async { store.scan(ScanArgs { limit: 9, ..ScanArgs::default() }).await.unwrap().records };
     assert_eq!(all().await.len(), 1);
-    let mut again = claim_of(1);
-    again.takeover = true;
-    let second = take(&store, again).await;
+    let second = take(&store, takeover_of(1)).await;
     assert_eq!(all().await, [second]);
 }
 

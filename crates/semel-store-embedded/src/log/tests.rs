@@ -89,6 +89,25 @@ fn any_bytes_are_damaged_or_an_entry_that_is_written_as_it_was_read() {
     });
 }
 
+#[test]
+fn every_entry_is_read_as_it_was_written() {
+    let at = Timestamp::from_micros;
+    let claim = record(State::InFlight { lease_until: at(7), execute_until: at(8) });
+    let doubt = record(State::InDoubt { since: at(7), expires_at: at(8), cause: DoubtCause::NoAnswer });
+    let doubt = Arc::new(Settled { record: doubt, body: Body::default() });
+    let over_or_not = [false, true].into_iter().flat_map(|over| {
+        [
+            Entry::Live(Live { record: claim.clone(), over }),
+            Entry::Settled(Arc::clone(&doubt), over),
+            Entry::Removed(Digest::from_bytes([1; 16]), over),
+        ]
+    });
+    for entry in entries().into_iter().chain(over_or_not) {
+        let read = Entry::read(&mut written(&entry).as_slice()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{entry:?}"));
+    }
+}
+
 /// The checksum is put right, so that what lies behind it is reached too.
 #[test]
 fn a_log_of_any_bytes_is_read_to_where_its_frames_end() {
