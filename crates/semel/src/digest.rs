@@ -37,26 +37,51 @@ impl fmt::Debug for Digest {
 }
 
 /// Builds a [`Digest`] from parts, each preceded by its length.
-#[derive(Clone)]
-pub(crate) struct Parts(blake3::Hasher);
+///
+/// What is short is gathered and hashed at once: a hasher that can go on is 2 KiB to set up and to move about.
+pub(crate) struct Parts {
+    gathered: Vec<u8>,
+    /// Goes on after what was gathered.
+    hasher: Option<Box<blake3::Hasher>>,
+}
+
+/// Most of what is digested is shorter.
+const USUAL_BYTES: usize = 320;
 
 impl Parts {
     /// `purpose` names what is digested and the version of its layout: two purposes never share a digest.
     pub(crate) fn new(purpose: &str) -> Self {
-        let mut parts = Self(blake3::Hasher::new());
+        let mut parts = Self { gathered: Vec::with_capacity(USUAL_BYTES), hasher: None };
         parts.add(purpose.as_bytes());
         parts
     }
 
     pub(crate) fn add(&mut self, part: &[u8]) -> &mut Self {
-        self.0.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        self.0.update(part);
+        self.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        self.update(part);
         self
     }
 
+    fn update(&mut self, bytes: &[u8]) {
+        if self.hasher.is_none() && self.gathered.len() + bytes.len() <= blake3::CHUNK_LEN {
+            return self.gathered.extend_from_slice(bytes);
+        }
+        let gathered = &self.gathered;
+        let hasher = self.hasher.get_or_insert_with(|| {
+            let mut hasher = Box::new(blake3::Hasher::new());
+            hasher.update(gathered);
+            hasher
+        });
+        hasher.update(bytes);
+    }
+
     pub(crate) fn finish(&self) -> Digest {
+        let hash = match &self.hasher {
+            Some(hasher) => hasher.finalize(),
+            None => blake3::hash(&self.gathered),
+        };
         let mut short = [0; 16];
-        short.copy_from_slice(&self.0.finalize().as_bytes()[..16]);
+        short.copy_from_slice(&hash.as_bytes()[..16]);
         Digest(short)
     }
 }
@@ -70,6 +95,19 @@ mod tests {
         let one = Parts::new("t").add(b"ab").add(b"c").finish();
         let two = Parts::new("t").add(b"a").add(b"bc").finish();
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn digest_is_that_of_all_bytes_in_a_row_however_many_there_are() {
+        for bytes in [0, 300, 1_024 - 17, 1_024 - 16, 5_000] {
+            let part = vec![b'x'; bytes];
+            let row = [&1_u64.to_le_bytes()[..], b"t", &bytes.to_le_bytes(), &part].concat();
+            let expected = &blake3::hash(&row).as_bytes()[..16];
+            assert_eq!(Parts::new("t").add(&part).finish().as_bytes(), expected, "{bytes}");
+            let twice = [&row[..], &bytes.to_le_bytes(), &part].concat();
+            let expected = &blake3::hash(&twice).as_bytes()[..16];
+            assert_eq!(Parts::new("t").add(&part).add(&part).finish().as_bytes(), expected, "{bytes}");
+        }
     }
 
     #[test]
