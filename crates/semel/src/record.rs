@@ -248,8 +248,19 @@ impl Record {
 
     /// Whether [`Record::at`] gives nothing.
     pub(crate) fn is_absent_at(&self, now: Timestamp) -> bool {
-        let lapsed = self.lapsed(now);
-        lapsed.as_ref().unwrap_or(&self.state).expires_at().is_some_and(|expires_at| now >= expires_at)
+        now >= self.absent_from()
+    }
+
+    /// From when on [`Record::at`] gives nothing, when nobody changes the record.
+    pub(crate) fn absent_from(&self) -> Timestamp {
+        match self.state {
+            State::InFlight { lease_until, execute_until } => {
+                lease_until.min(execute_until).plus(self.doubt_retention)
+            }
+            State::InDoubt { expires_at, .. }
+            | State::Completed { expires_at, .. }
+            | State::Failed { expires_at, .. } => expires_at,
+        }
     }
 
     /// What has become of a claim whose lease has run out by `now`; `None` for any other record.

@@ -3,7 +3,8 @@
 //!
 //! One mutex is the atomic step. Next: [`crate::record`], whose functions it applies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -31,6 +32,8 @@ struct Shelf {
     /// Those whose watchers have all gone are taken out by a purge.
     watchers: HashMap<Digest, Weak<Notify>>,
     last: Token,
+    /// No record is absent before, so a purge need not look.
+    due: Timestamp,
 }
 
 impl MemoryStore {
@@ -59,18 +62,9 @@ impl MemoryStore {
         transition: impl FnOnce(Option<Record>, Timestamp) -> Step,
     ) -> Result<Written, StoreError> {
         let (mut shelf, now) = self.open();
-        let step = transition(shelf.find(id)?, now);
-        Ok(match step {
-            Step::Write(record) => {
-                shelf.put(record.clone());
-                Written::Done(Some(record))
-            }
-            Step::Remove => {
-                shelf.records.remove(&id.digest());
-                shelf.wake(id);
-                Written::Done(None)
-            }
-            Step::Already(record) => Written::Done(Some(record)),
+        Ok(match shelf.step(id, |standing, _| transition(standing, now))? {
+            Step::Write(record) | Step::Already(record) => Written::Done(Some(record)),
+            Step::Remove => Written::Done(None),
             Step::Refused(standing) => Written::Refused(standing),
         })
     }
@@ -84,22 +78,55 @@ impl Default for MemoryStore {
 
 impl Shelf {
     fn find(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        match self.records.get(&id.digest()) {
-            Some(record) if record.id != *id => {
-                Err(StoreError::new(StoreErrorKind::Corrupt, "two record ids share a digest"))
+        self.records.get(&id.digest()).map(|record| verified(record, id).cloned()).transpose()
+    }
+
+    /// Makes the step that `transition` decides on, from the record that stands and the newest token.
+    fn step(
+        &mut self,
+        id: &RecordId,
+        transition: impl FnOnce(Option<Record>, Token) -> Step,
+    ) -> Result<Step, StoreError> {
+        let slot = self.records.entry(id.digest());
+        let standing = match &slot {
+            Entry::Occupied(slot) => Some(verified(slot.get(), id)?.clone()),
+            Entry::Vacant(_) => None,
+        };
+        let step = transition(standing, self.last);
+        match (&step, slot) {
+            (Step::Write(record), slot) => {
+                self.last = self.last.max(record.guard.token);
+                self.due = self.due.min(record.absent_from());
+                slot.insert_entry(Box::new(record.clone()));
             }
-            found => Ok(found.map(|record| (**record).clone())),
+            (Step::Remove, Entry::Occupied(slot)) => drop(slot.remove()),
+            (Step::Remove, Entry::Vacant(_)) | (Step::Already(_) | Step::Refused(_), _) => return Ok(step),
         }
-    }
-
-    fn put(&mut self, record: Record) {
-        self.wake(&record.id);
-        self.last = self.last.max(record.guard.token);
-        self.records.insert(record.id.digest(), Box::new(record));
-    }
-
-    fn wake(&mut self, id: &RecordId) {
         self.wake_at(&id.digest());
+        Ok(step)
+    }
+
+    /// Takes out up to `limit` records that are absent.
+    fn purge(&mut self, limit: usize, now: Timestamp) -> usize {
+        if now < self.due {
+            return 0;
+        }
+        let expired: Vec<Digest> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.is_absent_at(now))
+            .map(|(digest, _)| *digest)
+            .take(limit)
+            .collect();
+        for digest in &expired {
+            self.records.remove(digest);
+            self.wake_at(digest);
+        }
+        if expired.len() < limit {
+            let next = self.records.values().map(|record| record.absent_from()).min();
+            self.due = next.unwrap_or(Timestamp::from_micros(u64::MAX));
+        }
+        expired.len()
     }
 
     fn wake_at(&mut self, digest: &Digest) {
@@ -118,6 +145,14 @@ impl Shelf {
     }
 }
 
+/// A record that was found under the digest of `id`.
+fn verified<'a>(record: &'a Record, id: &RecordId) -> Result<&'a Record, StoreError> {
+    if record.id == *id {
+        return Ok(record);
+    }
+    Err(StoreError::new(StoreErrorKind::Corrupt, "two record ids share a digest"))
+}
+
 impl Store for MemoryStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities { name: "memory", durability: Durability::None, shared: false, watches_elsewhere: false }
@@ -129,16 +164,12 @@ impl Store for MemoryStore {
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         let (mut shelf, now) = self.open();
-        let claimed =
-            shelf.find(&args.id).map(|current| match record::claim(current, &args, shelf.last, now) {
-                Step::Write(record) => {
-                    shelf.put(record.clone());
-                    Claimed::Won(record)
-                }
-                Step::Already(record) => Claimed::Won(record),
-                Step::Refused(Some(record)) => Claimed::Standing(record),
-                Step::Refused(None) | Step::Remove => unreachable!("a claim of an absent record is won"),
-            });
+        let step = shelf.step(&args.id, |standing, last| record::claim(standing, &args, last, now));
+        let claimed = step.map(|step| match step {
+            Step::Write(record) | Step::Already(record) => Claimed::Won(record),
+            Step::Refused(Some(record)) => Claimed::Standing(record),
+            Step::Refused(None) | Step::Remove => unreachable!("a claim of an absent record is won"),
+        });
         ready(claimed)
     }
 
@@ -196,19 +227,9 @@ impl Store for MemoryStore {
 
     fn purge(&self, limit: usize) -> StoreFuture<'_, usize> {
         let (mut shelf, now) = self.open();
-        let expired: Vec<Digest> = shelf
-            .records
-            .iter()
-            .filter(|(_, record)| record.is_absent_at(now))
-            .map(|(digest, _)| *digest)
-            .take(limit)
-            .collect();
-        for digest in &expired {
-            shelf.records.remove(digest);
-            shelf.wake_at(digest);
-        }
+        let purged = shelf.purge(limit, now);
         shelf.watchers.retain(|_, notify| notify.strong_count() > 0);
-        ready(Ok(expired.len()))
+        ready(Ok(purged))
     }
 
     fn watch(&self, id: &RecordId, seen: Guard) -> StoreFuture<'_, ()> {
