@@ -181,7 +181,7 @@ impl Engine {
     /// A dropped call leaves nothing behind: a claim won meanwhile is released.
     pub async fn begin(&self, ask: Ask) -> Result<Begun, Error> {
         let started = Instant::now();
-        let begun = self.decide(&ask, deadline(ask.policy.wait_timeout)).await;
+        let begun = self.decide(&ask, started).await;
         match &begun {
             Ok(Begun::Run(_)) => {}
             Ok(Begun::Replay(_)) => {
@@ -195,7 +195,7 @@ impl Engine {
         begun
     }
 
-    async fn decide(&self, ask: &Ask, deadline: Instant) -> Result<Begun, Error> {
+    async fn decide(&self, ask: &Ask, started: Instant) -> Result<Begun, Error> {
         loop {
             let (flight, seat) = match self.inner.flights.enter(&ask.id, self.inner.limits.waiters_per_record)
             {
@@ -206,7 +206,7 @@ impl Engine {
                 },
                 Entered::Follower(flight, seat) => (flight, seat),
             };
-            match self.follow(&flight, seat, ask, deadline).await? {
+            match self.follow(&flight, seat, ask, started).await? {
                 Followed::Begun(begun) => return Ok(begun),
                 Followed::Again => {}
             }
@@ -219,9 +219,9 @@ impl Engine {
         flight: &Arc<Flight>,
         seat: Seat,
         ask: &Ask,
-        deadline: Instant,
+        started: Instant,
     ) -> Result<Followed, Error> {
-        let timeout = tokio::time::sleep_until(deadline);
+        let timeout = tokio::time::sleep_until(deadline(started, ask.policy.wait_timeout));
         tokio::pin!(timeout);
         loop {
             let (seen, standing) = {
@@ -384,10 +384,10 @@ fn refuse_duplicate(standing: &Fingerprint, ask: &Ask) -> Option<Refusal> {
     }
 }
 
-/// `timeout` from now; for ever means a year.
-fn deadline(timeout: Duration) -> Instant {
+/// `timeout` after `started`; for ever means a year.
+fn deadline(started: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-    Instant::now() + timeout.min(YEAR)
+    started + timeout.min(YEAR)
 }
 
 /// When a refused caller is told to come back: spread over one to three seconds, so that thousands do not return

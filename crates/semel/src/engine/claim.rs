@@ -105,13 +105,13 @@ impl Claim {
     ///
     /// # Cancellation
     /// Dropped mid-await, the outcome is stored or the record is in doubt.
-    pub async fn complete(self, outcome: Outcome) -> Completion {
-        self.end(Ending::Completed(outcome)).await
+    pub fn complete(self, outcome: Outcome) -> impl Future<Output = Completion> + Send {
+        self.end(Ending::Completed(outcome))
     }
 
     /// Stores the terminal error that the effect ended in, to be replayed. As [`Claim::complete`].
-    pub async fn fail(self, outcome: Outcome) -> Completion {
-        self.end(Ending::Failed(outcome)).await
+    pub fn fail(self, outcome: Outcome) -> impl Future<Output = Completion> + Send {
+        self.end(Ending::Failed(outcome))
     }
 
     async fn end(mut self, ending: Ending) -> Completion {
@@ -190,16 +190,16 @@ impl Claim {
         T: Send + 'static,
         F: for<'a> Fn(&'a dyn Store) -> StoreFuture<'a, T> + Clone + Send + 'static,
     {
-        let deadline = super::deadline(timeout);
+        let deadline = super::deadline(Instant::now(), timeout);
         let patience = self.inner.limits.store_timeout.min(timeout / 3);
         let mut first = self.inner.start(method, call.clone());
-        match call::in_time(&mut first, patience).await {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(error)) => self.call_again(method, (deadline, patience), call, (error, None)).await,
-            None => {
-                self.call_again(method, (deadline, patience), call, (call::late(patience), Some(first))).await
-            }
-        }
+        let missed = match call::in_time(&mut first, patience).await {
+            Some(Ok(done)) => return Ok(done),
+            Some(Err(error)) => (error, None),
+            None => (call::late(patience), Some(first)),
+        };
+        // Boxed, as it is rare, and every claim would have room for it.
+        Box::pin(self.call_again(method, (deadline, patience), call, missed)).await
     }
 
     /// All calls are the same guarded write, so that any of them may be the one that is answered: a late one is joined by
