@@ -43,30 +43,50 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    let mut rest = Box::pin(body);
-    if rest.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
-        return Captured::Large(Body::stream(rest));
+    let mut read = Read { chunks: VecDeque::new(), rest: Box::pin(body) };
+    if read.rest.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
+        return Captured::Large(Body::stream(read.rest));
     }
-    let mut chunks = VecDeque::new();
-    let mut read_bytes = 0_usize;
-    let mut trailers = None;
-    let deadline = tokio::time::Instant::now() + timeout.min(YEAR);
-    loop {
-        match tokio::time::timeout_at(deadline, rest.frame()).await {
-            Ok(None) => return Captured::Whole { bytes: join(chunks), trailers },
-            Ok(Some(Err(error))) => return Captured::Broken(error.to_string()),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
+    let end = tokio::time::timeout(timeout.min(YEAR), read.to_end(max_bytes)).await;
+    let Read { chunks, rest } = read;
+    match end {
+        Ok(Ok(End::Reached(trailers))) => Captured::Whole { bytes: join(chunks), trailers },
+        Ok(Ok(End::TooFar)) => Captured::Large(Body::Stream { prefix: chunks, rest }),
+        Ok(Err(error)) => Captured::Broken(error.to_string()),
+        Err(_) => Captured::Late(Body::Stream { prefix: chunks, rest }),
+    }
+}
+
+/// What was read of a body, and what was not.
+struct Read<B> {
+    chunks: VecDeque<Bytes>,
+    rest: Pin<Box<B>>,
+}
+
+enum End {
+    /// With what followed the body.
+    Reached(Option<HeaderMap>),
+    /// There is more than was asked for.
+    TooFar,
+}
+
+impl<B: HttpBody<Data = Bytes>> Read<B> {
+    async fn to_end(&mut self, max_bytes: usize) -> Result<End, B::Error> {
+        let mut read_bytes = 0_usize;
+        let mut trailers = None;
+        while let Some(frame) = self.rest.frame().await {
+            match frame?.into_data() {
                 Ok(data) => {
                     read_bytes += data.len();
-                    chunks.push_back(data);
+                    self.chunks.push_back(data);
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
-            },
-            Err(_) => return Captured::Late(Body::Stream { prefix: chunks, rest }),
+            }
+            if read_bytes > max_bytes {
+                return Ok(End::TooFar);
+            }
         }
-        if read_bytes > max_bytes {
-            return Captured::Large(Body::Stream { prefix: chunks, rest });
-        }
+        Ok(End::Reached(trailers))
     }
 }
 

@@ -139,7 +139,7 @@ pub fn key_value(key: &Key) -> Option<HeaderValue> {
 }
 
 fn is_mark(name: &HeaderName) -> bool {
-    [
+    const MARKS: [&str; 7] = [
         wire::KEY,
         wire::STATUS,
         wire::REPLAYED,
@@ -147,17 +147,20 @@ fn is_mark(name: &HeaderName) -> bool {
         wire::ATTEMPT,
         wire::TOKEN,
         "idempotent-replayed",
-    ]
-    .iter()
-    .any(|mark| reads_as(name, mark))
+    ];
+    reads_as_one_of(name, &MARKS)
 }
 
-/// Whether some servers read `name` as `known`: to CGI and what came after it, `Idempotency_Token` and
+/// Whether some servers read `name` as a known one: to CGI and what came after it, `Idempotency_Token` and
 /// `Idempotency-Token` are one variable.
-fn reads_as(name: &HeaderName, known: &str) -> bool {
-    let (name, known) = (name.as_str().as_bytes(), known.as_bytes());
-    name.len() == known.len()
-        && name.iter().zip(known).all(|(own, known)| own == known || (*own == b'_' && *known == b'-'))
+fn reads_as_one_of(name: &HeaderName, known: &[&str]) -> bool {
+    let name = name.as_str().as_bytes();
+    let same = |known: &str| {
+        let known = known.as_bytes();
+        name.len() == known.len()
+            && name.iter().zip(known).all(|(own, known)| own == known || (*own == b'_' && *known == b'-'))
+    };
+    known.iter().any(|known| same(known))
 }
 
 fn connection_names(headers: &HeaderMap) -> Vec<String> {
@@ -183,7 +186,7 @@ fn is_hop_by_hop(name: &HeaderName, named: &[String]) -> bool {
         "transfer-encoding",
         "upgrade",
     ];
-    KNOWN.iter().any(|known| reads_as(name, known)) || named.iter().any(|named| named == name.as_str())
+    reads_as_one_of(name, &KNOWN) || named.iter().any(|named| named == name.as_str())
 }
 
 /// Removes in place only when there is something to remove, and keeps the order of the rest, which

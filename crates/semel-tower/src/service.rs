@@ -200,11 +200,11 @@ impl Call {
                 Ok(self.tell(answer, None, None, None, 0))
             }
             Prepared::Refused(problem, key) => Ok(self.refuse(problem, key.as_ref(), None)),
-            Prepared::Ready(ready) => self.decide(inner, *ready).await,
+            Prepared::Ready(ready) => self.decide(inner, ready).await,
         }
     }
 
-    async fn decide<S, Q, A>(self: Arc<Self>, inner: S, ready: Ready) -> Result<Answer<A>, S::Error>
+    async fn decide<S, Q, A>(self: Arc<Self>, inner: S, ready: Box<Ready>) -> Result<Answer<A>, S::Error>
     where
         S: Service<Request<Body<Q>>, Response = Response<A>> + Send + 'static,
         S::Future: Send,
@@ -233,7 +233,7 @@ impl Call {
                 if self.route.on_store_down == OnStoreDown::Run && error.code() == Code::StoreUnavailable =>
             {
                 tracing::warn!(error = %error_chain(&error), "the store is unreachable; running unprotected");
-                self.run_unprotected(inner, ready).await
+                Box::pin(self.run_unprotected(inner, ready)).await
             }
             Err(error) if error.code() == Code::RecordUnreadable => {
                 tracing::error!(error = %error_chain(&error), "the record cannot be read; refused");

@@ -11,7 +11,7 @@ use http_body::Body as HttpBody;
 use semel::policy::OnDoubt;
 use semel::record::DoubtCause;
 use semel::wire::{self, Status};
-use semel::{Begun, Claim, Code, Completion, Outcome};
+use semel::{Begun, Claim, Code, Completion, Outcome, Record};
 use tower::Service;
 
 use super::prepare::Ready;
@@ -21,7 +21,7 @@ use crate::capture::{self, Captured};
 use crate::grpc;
 use crate::problem::Problem;
 use crate::replay::{self, Marks};
-use crate::route::{AnswerClass, KeySource, Probed};
+use crate::route::{AnswerClass, KeySource, Probe, Probed};
 
 const ATTEMPT: HeaderName = HeaderName::from_static(wire::ATTEMPT);
 const TOKEN: HeaderName = HeaderName::from_static(wire::TOKEN);
@@ -34,26 +34,34 @@ struct Again {
 }
 
 impl Call {
-    pub(super) async fn run<S, Q, A>(self: Arc<Self>, mut inner: S, claim: Claim, ready: Ready) -> Answer<A>
+    pub(super) async fn run<S, Q, A>(
+        self: Arc<Self>,
+        mut inner: S,
+        claim: Claim,
+        ready: Box<Ready>,
+    ) -> Answer<A>
     where
         S: Service<Request<Body<Q>>, Response = Response<A>>,
         S::Error: fmt::Display,
         A: HttpBody<Data = Bytes>,
         A::Error: fmt::Display,
     {
-        let claim = match self.probe(claim, &ready).await {
-            Ok(claim) => claim,
-            Err(answer) => return *answer,
+        let claim = match self.route.probe.as_ref().filter(|_| self.is_asked_first(&claim)) {
+            None => claim,
+            Some(probe) => match Box::pin(self.probe(claim, &ready, probe)).await {
+                Ok(claim) => claim,
+                Err(answer) => return *answer,
+            },
         };
         claim.start();
         let parts = self.route.authorize.is_some().then(|| ready.parts.clone());
-        let again = Again { ask: ready.ask.clone(), parts };
-        let request = self.request(ready, Some(&claim));
+        let again = Box::new(Again { ask: ready.ask.clone(), parts });
+        let request = self.request(*ready, Some(&claim));
         let answer = match inner.call(request).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(%error, record = %claim.id().digest(), "the effect gave no answer");
-                return self.no_answer(claim).await;
+                return Box::pin(self.no_answer(claim)).await;
             }
         };
         let (class, cause) = match answer.extensions().get::<EffectReport>() {
@@ -62,22 +70,23 @@ impl Call {
             None => (self.route.classify(answer.status()), DoubtCause::FailedAnswer),
         };
         match class {
-            AnswerClass::Released => self.released(claim, self.worded(answer)).await,
-            AnswerClass::InDoubt => self.doubted(claim, cause, self.worded(answer)).await,
+            AnswerClass::Released => Box::pin(self.released(claim, self.worded(answer))).await,
+            AnswerClass::InDoubt => Box::pin(self.doubted(claim, cause, self.worded(answer))).await,
             AnswerClass::Stored => self.stored(claim, answer, again).await,
         }
     }
 
     /// Under *probe*, a record that was in doubt is asked about before it is run again.
-    async fn probe<B>(&self, claim: Claim, ready: &Ready) -> Result<Claim, Box<Answer<B>>> {
-        let Some(probe) = self
-            .route
-            .probe
-            .as_ref()
-            .filter(|_| claim.generation() > 1 && self.route.policy.on_doubt == OnDoubt::Probe)
-        else {
-            return Ok(claim);
-        };
+    fn is_asked_first(&self, claim: &Claim) -> bool {
+        claim.generation() > 1 && self.route.policy.on_doubt == OnDoubt::Probe
+    }
+
+    async fn probe<B>(
+        &self,
+        claim: Claim,
+        ready: &Ready,
+        probe: &Arc<dyn Probe>,
+    ) -> Result<Claim, Box<Answer<B>>> {
         // From here on an abort is a doubt again, not a release.
         claim.start();
         match probe.ask(claim.id().key(), &ready.parts).await {
@@ -124,7 +133,7 @@ impl Call {
         )
     }
 
-    async fn stored<A>(&self, claim: Claim, answer: Response<A>, again: Again) -> Answer<A>
+    async fn stored<A>(&self, claim: Claim, answer: Response<A>, again: Box<Again>) -> Answer<A>
     where
         A: HttpBody<Data = Bytes>,
         A::Error: fmt::Display,
@@ -151,13 +160,13 @@ impl Call {
                     match class {
                         Some(AnswerClass::Stored) => {}
                         Some(AnswerClass::Released) => {
-                            return self.released(claim, Response::from_parts(parts, body)).await;
+                            return Box::pin(self.released(claim, Response::from_parts(parts, body))).await;
                         }
                         Some(AnswerClass::InDoubt) => {
                             let answer = Response::from_parts(parts, body);
-                            return self.doubted(claim, DoubtCause::FailedAnswer, answer).await;
+                            return Box::pin(self.doubted(claim, DoubtCause::FailedAnswer, answer)).await;
                         }
-                        None => return self.no_answer(claim).await,
+                        None => return Box::pin(self.no_answer(claim)).await,
                     }
                 }
                 let outcome = store(Some(bytes.clone()), trailers.as_ref());
@@ -166,38 +175,47 @@ impl Call {
             Captured::Large(body) | Captured::Late(body) => (store(None, None), body),
             Captured::Broken(error) => {
                 tracing::warn!(%error, record = %claim.id().digest(), "the answer broke off");
-                return self.no_answer(claim).await;
+                return Box::pin(self.no_answer(claim)).await;
             }
         };
-        self.completed(claim, outcome, Response::from_parts(parts, body), again).await
+        let generation = claim.generation();
+        let completion = claim.complete(outcome).await;
+        self.completed(completion, generation, Response::from_parts(parts, body), again).await
     }
 
-    /// Stores the outcome, then answers; with what the winner stored, where the claim was lost meanwhile.
+    /// The effect's own answer; what the winner stored, where the claim was lost meanwhile.
     async fn completed<A>(
         &self,
-        claim: Claim,
-        outcome: Outcome,
+        completion: Completion,
+        generation: u32,
         answer: Answer<A>,
-        again: Again,
+        again: Box<Again>,
     ) -> Answer<A> {
-        let Again { ask, parts } = again;
-        let generation = claim.generation();
-        match claim.complete(outcome).await {
+        match completion {
             Completion::Stored(record) => {
                 let expires_at = replay::expires_at(&record, &self.route);
                 self.fresh(answer, Status::Executed, expires_at, &record.id, generation)
             }
-            Completion::Superseded(Some(record)) if record.outcome().is_some() && same(&ask, &record) => {
-                self.replay(&record, parts.as_ref()).await
-            }
-            Completion::Superseded(_) => match self.engine.begin(ask.clone()).await {
-                Ok(Begun::Replay(record)) => self.replay(&record, parts.as_ref()).await,
-                _ => self.fresh(answer, Status::Unrecorded, None, &ask.id, generation),
+            Completion::Superseded(standing) => match Box::pin(self.standing(standing, &again)).await {
+                Some(standing) => standing,
+                None => self.fresh(answer, Status::Unrecorded, None, &again.ask.id, generation),
             },
             Completion::Unrecorded(reason) => {
-                tracing::error!(reason, record = %ask.id.digest(), "the outcome could not be stored");
-                self.fresh(answer, Status::Unrecorded, None, &ask.id, generation)
+                tracing::error!(reason, record = %again.ask.id.digest(), "the outcome could not be stored");
+                self.fresh(answer, Status::Unrecorded, None, &again.ask.id, generation)
             }
+        }
+    }
+
+    /// What is stored for the same request, where that can be said.
+    async fn standing<A>(&self, standing: Option<Arc<Record>>, again: &Again) -> Option<Answer<A>> {
+        let Again { ask, parts } = again;
+        if let Some(record) = standing.filter(|record| record.outcome().is_some() && same(ask, record)) {
+            return Some(self.replay(&record, parts.as_ref()).await);
+        }
+        match self.engine.begin(ask.clone()).await {
+            Ok(Begun::Replay(record)) => Some(self.replay(&record, parts.as_ref()).await),
+            _ => None,
         }
     }
 
@@ -225,13 +243,13 @@ impl Call {
     pub(super) async fn run_unprotected<S, Q, A>(
         &self,
         mut inner: S,
-        ready: Ready,
+        ready: Box<Ready>,
     ) -> Result<Answer<A>, S::Error>
     where
         S: Service<Request<Body<Q>>, Response = Response<A>>,
     {
         let id = ready.ask.id.clone();
-        let request = self.request(ready, None);
+        let request = self.request(*ready, None);
         let answer = self.worded(inner.call(request).await?);
         Ok(self.fresh(answer, Status::Unrecorded, None, &id, 0))
     }
@@ -251,6 +269,6 @@ impl Call {
 }
 
 /// Whether a record that took the place of this request's claim was claimed by the same request.
-fn same(ask: &semel::Ask, record: &semel::Record) -> bool {
+fn same(ask: &semel::Ask, record: &Record) -> bool {
     ask.fingerprint.difference(&record.fingerprint, ask.policy.on_mismatch).is_none()
 }
