@@ -32,7 +32,36 @@ const STORE_SECONDS: [f64; 13] =
 const WAIT_SECONDS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 type Label = [(&'static str, &'static str); 1];
-type Counters = Family<Label, Counter>;
+type Counters = Labelled<Counter>;
+
+/// Series that differ in one label, whose values are all known: each is there from the start, and is found without the
+/// lock of a family that may grow.
+#[derive(Debug)]
+struct Labelled<M: 'static, C = fn() -> M> {
+    family: Family<Label, M, C>,
+    series: Vec<(&'static str, M)>,
+}
+
+impl<M: Clone, C: MetricConstructor<M>> Labelled<M, C> {
+    fn new(
+        family: Family<Label, M, C>,
+        label: &'static str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        let made = values.into_iter().map(|value| (value, family.get_or_create(&[(label, value)]).clone()));
+        Self { series: made.collect(), family }
+    }
+
+    /// The series of `value`; the last one, where it is not known.
+    fn of(&self, value: &'static str) -> &M {
+        let found = self.series.iter().find(|(known, _)| *known == value).or(self.series.last());
+        &found.expect("there are values").1
+    }
+}
+
+fn counters(label: &'static str, values: impl IntoIterator<Item = &'static str>) -> Counters {
+    Labelled::new(Family::default(), label, values)
+}
 
 /// Whether a request could have been protected, and was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +92,7 @@ pub struct Metrics {
     unrecorded: Counter,
     renew_failures: Counter,
     purged: Counter,
-    store_seconds: Family<Label, Histogram, StoreBuckets>,
+    store_seconds: Labelled<Histogram, StoreBuckets>,
     store_errors: Counters,
     live_claims: Gauge<f64, AtomicU64>,
     in_doubt: Gauge<f64, AtomicU64>,
@@ -85,56 +114,38 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::with_prefix("semel"),
-            requests: Family::default(),
+            requests: counters("status", Status::ALL.map(Status::as_str).into_iter().chain([PASSED])),
             covered: Counter::default(),
             keyed: Counter::default(),
-            claims: Family::default(),
+            claims: counters("takeover", ["false", "true"]),
             replays: Counter::default(),
             waits: Histogram::new(WAIT_SECONDS),
-            refusals: Family::default(),
+            refusals: counters("code", Code::ALL.map(Code::as_str)),
             completed: Counter::default(),
             released: Counter::default(),
-            doubted: Family::default(),
+            doubted: counters("cause", DoubtCause::ALL.map(DoubtCause::as_str)),
             superseded: Counter::default(),
             unrecorded: Counter::default(),
             renew_failures: Counter::default(),
             purged: Counter::default(),
-            store_seconds: Family::new_with_constructor(StoreBuckets),
-            store_errors: Family::default(),
+            store_seconds: Labelled::new(Family::new_with_constructor(StoreBuckets), "method", METHODS),
+            store_errors: counters("method", METHODS),
             live_claims: Gauge::default(),
             in_doubt: Gauge::default(),
         };
-        metrics.create_series();
         metrics.register()
-    }
-
-    /// A series that is created while counting would lock out those who count, and start above zero.
-    fn create_series(&self) {
-        for status in Status::ALL {
-            drop(self.requests.get_or_create(&[("status", status.as_str())]));
-        }
-        drop(self.requests.get_or_create(&[("status", PASSED)]));
-        for takeover in ["false", "true"] {
-            drop(self.claims.get_or_create(&[("takeover", takeover)]));
-        }
-        for code in Code::ALL {
-            drop(self.refusals.get_or_create(&[("code", code.as_str())]));
-        }
-        for cause in DoubtCause::ALL {
-            drop(self.doubted.get_or_create(&[("cause", cause.as_str())]));
-        }
-        for method in METHODS {
-            drop(self.store_seconds.get_or_create(&[("method", method)]));
-            drop(self.store_errors.get_or_create(&[("method", method)]));
-        }
     }
 
     fn register(mut self) -> Self {
         let to = &mut self.registry;
-        to.register("requests", "Requests answered, by what the answer was", self.requests.clone());
+        to.register("requests", "Requests answered, by what the answer was", self.requests.family.clone());
         to.register("covered_requests", "Requests to covered routes", self.covered.clone());
         to.register("keyed_requests", "Requests to covered routes that had a key", self.keyed.clone());
-        to.register("claims", "Claims won; a takeover claimed a record in doubt again", self.claims.clone());
+        to.register(
+            "claims",
+            "Claims won; a takeover claimed a record in doubt again",
+            self.claims.family.clone(),
+        );
         to.register("replays", "Stored outcomes given to later callers", self.replays.clone());
         to.register_with_unit(
             "waits",
@@ -142,10 +153,10 @@ impl Metrics {
             Unit::Seconds,
             self.waits.clone(),
         );
-        to.register("refusals", "Callers that the engine refused, by code", self.refusals.clone());
+        to.register("refusals", "Callers that the engine refused, by code", self.refusals.family.clone());
         to.register("completed", "Outcomes stored", self.completed.clone());
         to.register("released", "Claims given back: the effect did not happen", self.released.clone());
-        to.register("doubted", "Records that became in doubt, by cause", self.doubted.clone());
+        to.register("doubted", "Records that became in doubt, by cause", self.doubted.family.clone());
         to.register("superseded", "Effects whose claim was lost to another", self.superseded.clone());
         to.register("unrecorded", "Effects whose outcome could not be stored", self.unrecorded.clone());
         to.register("renew_failures", "Leases that could not be renewed", self.renew_failures.clone());
@@ -154,9 +165,13 @@ impl Metrics {
             "store",
             "How long the store took, by method",
             Unit::Seconds,
-            self.store_seconds.clone(),
+            self.store_seconds.family.clone(),
         );
-        to.register("store_errors", "Calls of the store that failed, by method", self.store_errors.clone());
+        to.register(
+            "store_errors",
+            "Calls of the store that failed, by method",
+            self.store_errors.family.clone(),
+        );
         to.register("live_claims", "Claims held by this process now", self.live_claims.clone());
         to.register(
             "in_doubt_records",
@@ -168,7 +183,7 @@ impl Metrics {
 
     /// Counts a request that was answered; `status` is `None` when it was passed through unprotected.
     pub fn request(&self, status: Option<Status>, coverage: Coverage) {
-        self.requests.get_or_create(&[("status", status.map_or(PASSED, Status::as_str))]).inc();
+        self.requests.of(status.map_or(PASSED, Status::as_str)).inc();
         if coverage != Coverage::Uncovered {
             self.covered.inc();
         }
@@ -190,10 +205,9 @@ impl Metrics {
     }
 
     fn store_called(&self, method: &'static str, took: Duration, ok: bool) {
-        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        self.store_seconds.get_or_create(&[("method", method)]).observe(took.as_secs_f64());
+        self.store_seconds.of(method).observe(took.as_secs_f64());
         if !ok {
-            self.store_errors.get_or_create(&[("method", method)]).inc();
+            self.store_errors.of(method).inc();
         }
     }
 }
@@ -209,14 +223,14 @@ impl Observer for Metrics {
         match *event {
             Event::Claimed { generation, .. } => {
                 let takeover = if generation > 1 { "true" } else { "false" };
-                self.claims.get_or_create(&[("takeover", takeover)]).inc();
+                self.claims.of(takeover).inc();
             }
             Event::Replayed { waited, .. } => {
                 self.replays.inc();
                 self.waits.observe(waited.as_secs_f64());
             }
             Event::Refused { code, .. } => {
-                self.refusals.get_or_create(&[("code", code.as_str())]).inc();
+                self.refusals.of(code.as_str()).inc();
             }
             Event::Completed { .. } => {
                 self.completed.inc();
@@ -225,7 +239,7 @@ impl Observer for Metrics {
                 self.released.inc();
             }
             Event::Doubted { cause, .. } => {
-                self.doubted.get_or_create(&[("cause", cause.as_str())]).inc();
+                self.doubted.of(cause.as_str()).inc();
             }
             Event::Superseded { .. } => {
                 self.superseded.inc();
