@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use semel_admin::{Admin, Coverage, Metrics, Socket};
 use semel_gateway::config::{ListenAddr, Parsed};
 use semel_gateway::{Config, Decided, Decisions, Drained, Gateway, GatewayErrorKind};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -86,13 +88,19 @@ impl Settings {
 pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     let (config, url) = args.settings.read()?;
     let _logs = args.log.start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let drained = runtime.block_on(serve(config, &url))?;
+    let drained = runtime()?.block_on(serve(config, &url))?;
     let Drained { claims_left, connections_left } = drained;
     if claims_left > 0 || connections_left > 0 {
         tracing::warn!(claims_left, connections_left, "time was up; what held a claim is in doubt");
     }
     Ok(())
+}
+
+/// On a single core, threads that hand work to each other only cost.
+fn runtime() -> io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().build()
 }
 
 async fn serve(config: Config, url: &StoreUrl) -> Result<Drained, Failure> {
