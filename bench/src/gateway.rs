@@ -66,6 +66,9 @@ pub(crate) struct Arguments {
     /// The core of what is measured, and that of callers and upstream.
     #[arg(long, default_value = "0,1")]
     pin: Cores,
+    /// Callers and upstream share the core of what is measured.
+    #[arg(long)]
+    one_core: bool,
     /// The `semel` program.
     #[arg(long, default_value = "target/release/semel")]
     semel: PathBuf,
@@ -81,7 +84,11 @@ pub(crate) struct Arguments {
 #[derive(clap::Subcommand)]
 pub(crate) enum Part {
     /// Calls, and counts effects.
-    Outside,
+    Outside {
+        /// Leaves the core to others when there is nothing to do.
+        #[arg(long)]
+        sleeps: bool,
+    },
     /// Forwards and does nothing else.
     Floor {
         /// Where to.
@@ -100,7 +107,7 @@ pub(crate) fn run_part(part: Part) -> Result<(), Box<dyn Error>> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match part {
-            Part::Outside => outside::run().await,
+            Part::Outside { sleeps } => outside::run(sleeps).await,
             Part::Floor { upstream } => floor::run(upstream).await,
             Part::Axum { store } => axum_handler::run(store).await,
         }
@@ -116,12 +123,13 @@ struct Case {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let mut outside = Outside::start(&arguments.pin)?;
+    let cores = if arguments.one_core { arguments.pin.one() } else { arguments.pin.clone() };
+    let mut outside = Outside::start(&cores)?;
     let around = Surroundings {
         upstream: outside.upstream,
         semel: &arguments.semel,
         folder: &arguments.folder,
-        cores: &arguments.pin,
+        cores: &cores,
         http2: arguments.http2.is_some(),
     };
     let mut names = arguments.middles.clone();

@@ -82,6 +82,7 @@ fn written(all: &All) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
     let store = |names: &[&str]| all.rows::<store::Row>(names);
     let mut tables = vec![
         ("gateway", tables::gateway(&gateway(&CALLERS)?)),
+        ("one-core", tables::gateway(&gateway(&["one-core"])?)),
         ("http2", tables::gateway(&gateway(&["http2"])?)),
         ("crowd", tables::crowd(&gateway(&CROWDS)?)),
         ("memory", tables::memory(&gateway(&["memory"])?)),
@@ -166,8 +167,8 @@ mod tests {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let page = std::fs::read_to_string(docs.join("performance.md")).expect("the page");
         let names = [
-            "machine", "gateway", "http2", "crowd", "memory", "embedded", "redis", "postgres", "library",
-            "peers",
+            "machine", "gateway", "one-core", "http2", "crowd", "memory", "embedded", "redis", "postgres",
+            "library", "peers",
         ];
         for name in names {
             put(&page, name, "").unwrap_or_else(|error| panic!("{error}"));

@@ -27,7 +27,9 @@ pub(super) struct Outside {
 
 impl Outside {
     pub(super) fn start(cores: &Cores) -> Result<Self, Box<dyn Error>> {
-        let mut command = own(&cores.outside, &["outside"])?;
+        let sleeps = cores.is_one().then_some("--sleeps");
+        let arguments: Vec<&str> = ["outside"].into_iter().chain(sleeps).collect();
+        let mut command = own(&cores.outside, &arguments)?;
         let (process, upstream, output) = serving(command.stdin(Stdio::piped()))?;
         Ok(Self { process, output, upstream })
     }

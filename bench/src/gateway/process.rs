@@ -17,6 +17,17 @@ pub(crate) struct Cores {
     pub(super) outside: String,
 }
 
+impl Cores {
+    /// Everything on the first.
+    pub(super) fn one(&self) -> Self {
+        Self { outside: self.middle.clone(), ..self.clone() }
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.middle == self.outside
+    }
+}
+
 impl std::str::FromStr for Cores {
     type Err = String;
 

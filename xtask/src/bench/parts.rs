@@ -47,6 +47,11 @@ fn gateway(quick: bool) -> Vec<Part> {
         part("callers-32", "32 callers", format!("--connections 32 {length}")),
         part("callers-256", "256 callers", format!("--connections 256 {length}")),
         part(
+            "one-core",
+            "32 callers, and everything on one core",
+            format!("--one-core --connections 32 {length}"),
+        ),
+        part(
             "http2",
             "32 callers on four connections over HTTP/2",
             format!("--http2 8 --connections 32 {length}"),
