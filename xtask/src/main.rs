@@ -1,7 +1,8 @@
 //! `cargo xtask`: the tasks of this project that are more than one command.
 //!
 //! Not a build system: each task calls cargo, git or nextest and says which call it makes.
-//! Read `ci.rs` first; it runs all the others but `bench`, `torture`, `failure-modes` and `changelog`.
+//! Read `ci.rs` first; it runs all the others but `bench`, `torture`, `fuzz`, `failure-modes` and
+//! `changelog`.
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ mod command;
 mod counts;
 mod failure;
 mod failure_modes;
+mod fuzz;
 mod mutants;
 mod tidy;
 mod torture;
@@ -42,6 +44,8 @@ enum Task {
     Bench(bench::Options),
     /// The model, the checker, seeds and kills at length, with a report
     Torture(torture::Options),
+    /// The fuzz targets, guided by coverage
+    Fuzz(fuzz::Options),
     /// Writes docs/failure-modes.md from its table
     FailureModes,
     /// Folds changes/*.md into CHANGELOG.md
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::Counts(options) => counts::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Torture(options) => torture::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::FailureModes => failure_modes::run(),
         Task::Changelog(options) => changelog::run(&options),
     };

@@ -39,6 +39,7 @@ const CHECKS: &[Check] = &[
     pages::nothing_refers_outside_the_checkout,
     promises::every_store_runs_the_conformance_suite,
     promises::no_test_is_ignored,
+    promises::every_fuzz_target_is_guided_too,
     modes::every_failure_mode_has_its_row,
     modes::failure_modes_name_tests_that_exist,
     modes::failure_modes_name_faults_that_their_tests_see,

@@ -40,4 +40,6 @@ mod watch;
 mod writer;
 
 pub use config::{EmbeddedConfig, OpenError, OpenErrorKind};
+#[cfg(any(test, fuzzing))]
+pub use log::fuzz;
 pub use store::EmbeddedStore;

@@ -341,5 +341,9 @@ fn continues(number: u64, bytes: &[u8], offset: usize) -> bool {
     (offset + 1..bytes.len()).any(|at| frame_at(number, bytes, at).is_some())
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzz/targets.rs"]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

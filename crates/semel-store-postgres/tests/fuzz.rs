@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use semel::record::{ClaimArgs, DoubtCause, Ending};
-use semel::store::{Claimed, CompleteArgs, DoubtArgs, Durability, ScanArgs};
+use semel::store::{Claimed, CompleteArgs, DoubtArgs, Durability, ScanArgs, StoreErrorKind};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Store, Tenant, fingerprint};
 use semel_store_postgres::{PostgresConfig, PostgresStore};
 use semel_testkit::seeded::number;
@@ -62,13 +62,32 @@ fn claim_of(number: u64) -> ClaimArgs {
     ClaimArgs::new(id, request, &Policy::default())
 }
 
+async fn open(server: &PostgresServer) -> PostgresStore {
+    let config = PostgresConfig::new(server.url("postgres")).durability(Durability::Process).migrate(true);
+    PostgresStore::open(config).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_with_one_name_of_another_record_is_damaged() {
+    let server = PostgresServer::start();
+    let store = open(&server).await;
+    let names =
+        ["tenant = 'id:other'", "operation = 'other'", "key = 'other'", "variant = gen_random_uuid()"];
+    for (number, name) in (0..).zip(names) {
+        let args = claim_of(number);
+        store.claim(args.clone()).await.unwrap();
+        let row = format!("key = '{}'", args.id.key().as_str());
+        server.sql("postgres", &format!("UPDATE semel_records SET {name} WHERE {row}"));
+        assert_eq!(store.get(&args.id).await.unwrap_err().kind(), StoreErrorKind::Corrupt, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_bytes_are_damaged_or_the_record_that_was_asked_for() {
     let rows = number("SEMEL_FUZZ_INPUTS", 5_000).min(20_000) / 10;
     let seed = number("SEMEL_SEED", 1);
     let server = PostgresServer::start();
-    let config = PostgresConfig::new(server.url("postgres")).durability(Durability::Process).migrate(true);
-    let store = PostgresStore::open(config).await.unwrap();
+    let store = open(&server).await;
     for row in 0..rows {
         let Claimed::Won(record) = store.claim(claim_of(row)).await.unwrap() else { panic!("{row} stands") };
         let (id, guard) = (record.id, record.guard);

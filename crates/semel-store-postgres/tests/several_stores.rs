@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use semel::record::{ClaimArgs, DoubtCause};
+use semel::clock::Timestamp;
+use semel::record::{AttemptId, ClaimArgs, DoubtCause, Guard};
 use semel::store::{Claimed, DoubtArgs, Written};
-use semel::{Fingerprint, Key, Operation, Policy, RecordId, Store, Tenant, fingerprint};
+use semel::{
+    Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, Token, fingerprint,
+};
 use semel_store_postgres::{PostgresConfig, PostgresStore};
 use semel_testkit::server::postgres::PostgresServer;
 use tokio::task::JoinSet;
@@ -14,8 +18,8 @@ use tokio::task::JoinSet;
 const STORES: usize = 3;
 const ROUNDS: u32 = 200;
 
-fn claiming() -> ClaimArgs {
-    let id = RecordId::new(Tenant::public(), Operation::http(), Key::new("k").unwrap());
+fn claiming(key: &str) -> ClaimArgs {
+    let id = RecordId::new(Tenant::public(), Operation::http(), Key::new(key).unwrap());
     let request = Fingerprint {
         target: fingerprint::target("POST", "/charges", None),
         payload: fingerprint::payload(b"100", &fingerprint::PayloadParts::Raw),
@@ -25,8 +29,7 @@ fn claiming() -> ClaimArgs {
     args
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_of_three_stores_takes_a_doubt_over_every_round() {
+async fn stores() -> (PostgresServer, Vec<Arc<PostgresStore>>) {
     let server = PostgresServer::start();
     let config = PostgresConfig::new(server.url("postgres"))
         .durability(semel::store::Durability::Process)
@@ -35,12 +38,18 @@ async fn one_of_three_stores_takes_a_doubt_over_every_round() {
     for _ in 0..STORES {
         stores.push(Arc::new(PostgresStore::open(config.clone()).await.unwrap()));
     }
+    (server, stores)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_stores_takes_a_doubt_over_every_round() {
+    let (_server, stores) = stores().await;
     let mut last = None;
     for round in 1..=ROUNDS {
         let mut racing = JoinSet::new();
         for store in &stores {
             let store = Arc::clone(store);
-            racing.spawn(async move { store.claim(claiming()).await.unwrap() });
+            racing.spawn(async move { store.claim(claiming("k")).await.unwrap() });
         }
         let won = racing.join_all().await.into_iter().filter_map(|claimed| match claimed {
             Claimed::Won(record) => Some(record),
@@ -53,5 +62,41 @@ async fn one_of_three_stores_takes_a_doubt_over_every_round() {
         last = Some(won[0].guard.token);
         let doubt = DoubtArgs { id: won[0].id.clone(), guard: won[0].guard, cause: DoubtCause::NoAnswer };
         assert!(matches!(stores[0].doubt(doubt).await.unwrap(), Written::Done(_)), "round {round}");
+    }
+}
+
+/// Finished in another store, and kept for long.
+fn finished(claim: &ClaimArgs) -> Record {
+    let at = Timestamp::from_micros(1_800_000_000_000_000);
+    Record {
+        id: claim.id.clone(),
+        fingerprint: claim.fingerprint,
+        guard: Guard { token: Token(1), attempt: AttemptId::fresh() },
+        generation: 1,
+        claimed_at: at,
+        doubt_retention: Duration::ZERO,
+        state: State::Completed {
+            outcome: Outcome::default(),
+            completed_at: at,
+            expires_at: Timestamp::from_micros(4_000_000_000_000_000),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_claim_and_an_import_of_one_key_one_is_made() {
+    let (_server, stores) = stores().await;
+    for round in 0..ROUNDS {
+        let claim = claiming(&format!("k {round}"));
+        let (id, record) = (claim.id.clone(), finished(&claim));
+        let (one, other) = (Arc::clone(&stores[0]), Arc::clone(&stores[1]));
+        let claiming = tokio::spawn(async move { one.claim(claim).await.unwrap() });
+        let importing = tokio::spawn(async move { other.import(record).await.unwrap() });
+        let made = match (claiming.await.unwrap(), importing.await.unwrap()) {
+            (Claimed::Won(record), Written::Refused(_)) => record,
+            (Claimed::Standing(_), Written::Done(Some(record))) => record,
+            both => panic!("round {round}: {both:?}"),
+        };
+        assert_eq!(stores[2].get(&id).await.unwrap(), Some(made), "round {round}");
     }
 }

@@ -261,21 +261,14 @@ fn read_identity(reader: &mut Reader<'_>) -> Result<RecordId, StoreError> {
     Ok(RecordId::with_variant(Tenant::from_text(tenant), Operation::new(operation), key, variant))
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzz/targets.rs"]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests {
+    use super::fuzz::{id, value};
     use super::*;
-
-    fn id(variant: bool) -> RecordId {
-        let variant = variant.then(|| Digest::from_bytes([7; 16]));
-        RecordId::with_variant(Tenant::id(&["a", "b"]), Operation::http(), Key::new("k").unwrap(), variant)
-    }
-
-    fn value(id: &RecordId, state: u8, outcome: &Outcome) -> Bytes {
-        let mut bytes = vec![VERSION, state, 0, 1, 0, 201];
-        bytes.resize(HEAD_BYTES, 0);
-        bytes.extend(finished(id, outcome));
-        bytes.into()
-    }
 
     #[test]
     fn a_value_gives_back_identity_and_outcome_and_no_other_record() {
@@ -310,41 +303,8 @@ mod tests {
         assert_eq!(read(&bytes.into(), None).unwrap_err().kind(), StoreErrorKind::Corrupt);
     }
 
-    fn written(record: &Record) -> Bytes {
-        let end = match record.outcome() {
-            Some(outcome) => finished(&record.id, outcome),
-            None => identity(&record.id, 0),
-        };
-        [head(record), end].concat().into()
-    }
-
     #[test]
     fn any_bytes_are_damaged_or_a_record_that_is_written_as_it_was_read() {
-        let outcome = Outcome { code: 201, head: "head".into(), body: "body".into(), body_kept: true };
-        let states = [ABSENT, IN_FLIGHT, IN_DOUBT, COMPLETED, FAILED];
-        let some: Vec<Vec<u8>> =
-            states.iter().map(|state| value(&id(*state > IN_DOUBT), *state, &outcome).to_vec()).collect();
-        semel_testkit::fuzz::run("redis record", include_str!("../fuzz/record.txt"), &some, |input| {
-            let input = Bytes::copy_from_slice(input);
-            for end in [0, input.len() / 2, input.len()] {
-                assert!(listed_bytes(&input[..end]).is_ok() || listed_bytes(&input[..end]).is_err());
-            }
-            let record = match read(&input, None) {
-                Ok(Some(record)) => record,
-                Ok(None) => return "absent".to_owned(),
-                Err(error) => return error.to_string(),
-            };
-            if record.outcome().is_some() {
-                assert!(listed_bytes(&input).unwrap() <= input.len());
-            }
-            assert_eq!(read(&input, Some(&record.id)).unwrap().as_ref(), Some(&record));
-            let other =
-                RecordId::new(Tenant::id(&["other"]), record.id.operation().clone(), record.id.key().clone());
-            assert_eq!(read(&input, Some(&other)).unwrap_err().kind(), StoreErrorKind::Corrupt);
-            let bounded =
-                Record { doubt_retention: Duration::from_micros(micros(record.doubt_retention)), ..record };
-            assert_eq!(read(&written(&bounded), None).unwrap(), Some(bounded.clone()));
-            format!("{:?}", bounded.state.kind())
-        });
+        semel_testkit::fuzz::run("redis record", fuzz::RECORDS, &fuzz::records(), fuzz::record);
     }
 }

@@ -32,5 +32,7 @@ pub mod store;
 mod upkeep;
 mod watch;
 
+#[cfg(any(test, fuzzing))]
+pub use codec::fuzz;
 pub use config::{Fsync, OpenError, OpenErrorKind, RedisConfig};
 pub use store::RedisStore;

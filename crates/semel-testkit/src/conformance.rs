@@ -197,7 +197,7 @@ macro_rules! conformance_suite {
                 s06_failures_stand_until_their_expiry_and_are_listed,
                 s07_purge_takes_what_expired_and_nothing_else, s07_purge_racing_claims_takes_no_live_record;
             listing: s09_tenants_operations_keys_and_variants_are_apart, s09_scan_filters_hold,
-                s09_scan_shows_each_record_once;
+                s09_scan_shows_each_record_once, s09_long_names_and_heads_are_listed_like_short_ones;
             waiting: s12_a_thousand_watchers_see_the_outcome, s12_a_watch_of_what_has_changed_resolves_at_once,
                 s12_a_release_wakes;
             moving: s13_an_imported_record_stands_as_it_was, s13_import_replaces_no_record,

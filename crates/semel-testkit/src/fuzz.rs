@@ -1,8 +1,8 @@
 //! Inputs for what reads bytes from outside: a corpus, and as many more made from it by a seed.
 //!
 //! A target is given one input after the other, fails by panicking, and says in a word what it made of each; an input
-//! whose word is new is changed further. That is all it is guided by: no coverage is measured. A corpus is a text with
-//! an input a line, escaped as [`slice::escape_ascii`] does.
+//! whose word is new is changed further. That is all it is guided by: `fuzz/guided.rs` gives the same targets to libFuzzer,
+//! which measures coverage. A corpus is a text with an input a line, escaped as [`slice::escape_ascii`] does.
 //!
 //! `SEMEL_FUZZ_INPUTS` says how many inputs are made, `SEMEL_SEED` from what number.
 
@@ -43,6 +43,15 @@ const PIECES: [&[u8]; 22] = [
     b".",
 ];
 
+/// The inputs of a corpus.
+///
+/// # Panics
+/// When a line is not escaped.
+#[must_use]
+pub fn inputs_of(corpus: &str) -> Vec<Vec<u8>> {
+    corpus.lines().filter(|line| !line.starts_with('#')).map(unescape).collect()
+}
+
 /// Gives `target` every input of `corpus` and of `more`, and then others made from them. Returns how many there were.
 ///
 /// # Panics
@@ -50,7 +59,7 @@ const PIECES: [&[u8]; 22] = [
 pub fn run(name: &str, corpus: &str, more: &[Vec<u8>], target: impl Fn(&[u8]) -> String) -> u64 {
     let seed = number("SEMEL_SEED", 1);
     let inputs = number("SEMEL_FUZZ_INPUTS", INPUTS);
-    let mut pool: Vec<Vec<u8>> = corpus.lines().filter(|line| !line.starts_with('#')).map(unescape).collect();
+    let mut pool = inputs_of(corpus);
     pool.extend_from_slice(more);
     assert!(!pool.is_empty(), "{name} has no corpus");
     let mut words = HashSet::new();

@@ -28,7 +28,13 @@ enum Work {
 pub(super) fn all(workspace: &Workspace) -> Vec<Step> {
     let step = |name, work| Step { name, runs_tests: matches!(work, Work::Tests(_) | Work::Mutants), work };
     vec![
-        step("fmt", Work::Commands(vec![Command::new("cargo fmt --all --check")])),
+        step(
+            "fmt",
+            Work::Commands(vec![
+                Command::new("cargo fmt --all --check"),
+                Command::new("cargo fmt --manifest-path fuzz/Cargo.toml --check"),
+            ]),
+        ),
         step("tidy", Work::Tidy),
         step("clippy", Work::Commands(clippy(workspace))),
         step(

@@ -31,6 +31,7 @@ fn is_leaf(manifest: &Manifest) -> bool {
         || manifest.path.starts_with("examples/")
         || manifest.path.starts_with("xtask/")
         || manifest.path.starts_with("bench/")
+        || manifest.path.starts_with("fuzz/")
 }
 
 pub(super) fn point_towards_the_heart(tree: &Tree) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! What must be tested: every store by the conformance suite, and every test that is there.
+//! What must be tested: every store by the conformance suite, every test that is there, every fuzz target in both ways.
 //!
 //! Not whether tests pass (the `nextest` step of ci) nor whether they see faults (`mutants.rs`).
 
@@ -30,6 +30,19 @@ pub(super) fn no_test_is_ignored(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+const GUIDED: &str = "fuzz/guided.rs";
+
+/// A target is known by its corpus.
+pub(super) fn every_fuzz_target_is_guided_too(tree: &Tree) -> Vec<Finding> {
+    let known = tree.text(GUIDED).unwrap_or_default();
+    let corpora = tree.files().filter(|(path, _)| path.starts_with("crates/") && path.ends_with(".txt"));
+    let names =
+        corpora.filter_map(|(path, _)| Some((path, path.split_once("/fuzz/")?.1.strip_suffix(".txt")?)));
+    let missing = names.filter(|(_, name)| !known.contains(&format!("{name:?} =>")));
+    let todo = format!("name it in {GUIDED}, with its function");
+    missing.map(|(path, _)| Finding::new(path, 1, "a corpus that libFuzzer does not get", &*todo)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +60,16 @@ mod tests {
             places(every_store_runs_the_conformance_suite, &files),
             ["crates/semel-store-b/Cargo.toml:1"]
         );
+    }
+
+    #[test]
+    fn fuzz_target_that_is_not_guided_is_found() {
+        let files = [
+            ("crates/a/fuzz/one.txt", ""),
+            ("crates/a/fuzz/two.txt", ""),
+            (GUIDED, "match name { \"one\" => one }"),
+        ];
+        assert_eq!(places(every_fuzz_target_is_guided_too, &files), ["crates/a/fuzz/two.txt:1"]);
     }
 
     #[test]

@@ -107,3 +107,17 @@ pub async fn s09_scan_shows_each_record_once(subject: Subject) {
         assert_eq!(found.into_iter().map(|record| record.id).collect::<HashSet<_>>(), expected);
     }
 }
+
+/// S9: a store that reads the beginning of a record first goes on reading.
+pub async fn s09_long_names_and_heads_are_listed_like_short_ones(subject: Subject) {
+    let store = subject.store();
+    let long = "long ".repeat(4_000);
+    let named = won(&*store, claim_of(&id_of("a", &long, "k"))).await;
+    let headed = won(&*store, claim_of(&id_of("a", "http", "k"))).await;
+    let mut args = completion(&headed, "", HOUR);
+    args.ending = Ending::Completed(Outcome { head: long.into(), ..outcome("") });
+    let headed = done(store.complete(args)).await.unwrap();
+    let mut found = scan(&subject, ScanArgs { limit: 10, ..ScanArgs::default() }).await;
+    found.sort_by_key(|record| record.outcome().is_some());
+    assert_eq!(found, [named, headed]);
+}
