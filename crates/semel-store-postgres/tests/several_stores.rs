@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use semel::clock::Timestamp;
-use semel::record::{AttemptId, ClaimArgs, DoubtCause, Guard};
-use semel::store::{Claimed, DoubtArgs, Written};
+use semel::record::{AttemptId, ClaimArgs, DoubtCause, Guard, ReleaseFrom};
+use semel::store::{Claimed, DoubtArgs, ReleaseArgs, Written};
 use semel::{
     Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant, Token, fingerprint,
 };
 use semel_store_postgres::{PostgresConfig, PostgresStore};
+use semel_testkit::fault_proxy::{FaultProxy, Wire};
 use semel_testkit::server::postgres::PostgresServer;
 use tokio::task::JoinSet;
 
@@ -99,4 +101,45 @@ async fn of_a_claim_and_an_import_of_one_key_one_is_made() {
         };
         assert_eq!(stores[2].get(&id).await.unwrap(), Some(made), "round {round}");
     }
+}
+
+async fn won(store: &PostgresStore) -> Guard {
+    match store.claim(claiming("k")).await.unwrap() {
+        Claimed::Won(record) => record.guard,
+        Claimed::Standing(record) => panic!("it stands: {record:?}"),
+    }
+}
+
+fn releasing(guard: Guard) -> ReleaseArgs {
+    ReleaseArgs { id: claiming("k").id, guard, from: ReleaseFrom::Claim }
+}
+
+/// A release whose first answer is lost on its way back, so that it is made again.
+async fn released_twice(proxy: &FaultProxy, far: &Arc<PostgresStore>, guard: Guard) -> Written {
+    let before = proxy.connections();
+    proxy.set(Wire::LoseReply);
+    let store = Arc::clone(far);
+    let releasing = tokio::spawn(async move { store.release(releasing(guard)).await.unwrap() });
+    while proxy.connections() == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    proxy.set(Wire::Open);
+    releasing.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_done_when_its_answer_was_lost_and_refused_when_it_was_anothers() {
+    let (server, stores) = stores().await;
+    let proxy = FaultProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
+    let port = |port: u16| format!(":{port}/");
+    let url = server.url("postgres").replace(&port(server.port()), &port(proxy.addr().port()));
+    let far = Arc::new(PostgresStore::open(PostgresConfig::new(url)).await.unwrap());
+    let own = won(&stores[0]).await;
+    // Its connection is there from now on.
+    let stale = Guard { token: Token(1), ..own };
+    assert!(matches!(far.release(releasing(stale)).await.unwrap(), Written::Refused(Some(_))));
+    assert!(matches!(released_twice(&proxy, &far, own).await, Written::Done(None)));
+    let others = won(&stores[0]).await;
+    stores[0].release(releasing(others)).await.unwrap();
+    assert!(matches!(released_twice(&proxy, &far, own).await, Written::Refused(None)));
 }

@@ -47,7 +47,7 @@ where
     if read.rest.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
         return Captured::Large(Body::stream(read.rest));
     }
-    let end = tokio::time::timeout(timeout.min(YEAR), read.to_end(max_bytes)).await;
+    let end = tokio::time::timeout(timeout.min(YEAR), read.rest_of_it(max_bytes)).await;
     let Read { chunks, rest } = read;
     match end {
         Ok(Ok(End::Reached(trailers))) => Captured::Whole { bytes: join(chunks), trailers },
@@ -71,7 +71,7 @@ enum End {
 }
 
 impl<B: HttpBody<Data = Bytes>> Read<B> {
-    async fn to_end(&mut self, max_bytes: usize) -> Result<End, B::Error> {
+    async fn rest_of_it(&mut self, max_bytes: usize) -> Result<End, B::Error> {
         let mut read_bytes = 0_usize;
         let mut trailers = None;
         while let Some(frame) = self.rest.frame().await {

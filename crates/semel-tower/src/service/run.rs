@@ -11,7 +11,7 @@ use http_body::Body as HttpBody;
 use semel::policy::OnDoubt;
 use semel::record::DoubtCause;
 use semel::wire::{self, Status};
-use semel::{Begun, Claim, Code, Completion, Outcome, Record};
+use semel::{Begun, Claim, Code, Completion, Record};
 use tower::Service;
 
 use super::prepare::Ready;
