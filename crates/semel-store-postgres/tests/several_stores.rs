@@ -133,7 +133,8 @@ async fn a_release_is_done_when_its_answer_was_lost_and_refused_when_it_was_anot
     let proxy = FaultProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
     let port = |port: u16| format!(":{port}/");
     let url = server.url("postgres").replace(&port(server.port()), &port(proxy.addr().port()));
-    let far = Arc::new(PostgresStore::open(PostgresConfig::new(url)).await.unwrap());
+    let far = PostgresConfig::new(url).durability(semel::store::Durability::Process);
+    let far = Arc::new(PostgresStore::open(far).await.unwrap());
     let own = won(&stores[0]).await;
     // Its connection is there from now on.
     let stale = Guard { token: Token(1), ..own };
