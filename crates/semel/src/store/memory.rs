@@ -271,6 +271,7 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> StoreFuture<'a, T> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
     use crate::fingerprint::{Fingerprint, PayloadParts, payload, target};
     use crate::{Key, Operation, Policy, Tenant};
 
@@ -302,6 +303,23 @@ mod tests {
         store.purge(10).await.unwrap();
         store.release(ReleaseArgs { id, guard, from: record::ReleaseFrom::Claim }).await.unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(5), watch).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_purge_finds_what_became_due_after_another_purge() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1)));
+        let store = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let fingerprint =
+            Fingerprint { target: target("POST", "/", None), payload: payload(b"", &PayloadParts::Raw) };
+        let policy = Policy::default();
+        for key in ["first", "second"] {
+            let id = RecordId::new(Tenant::public(), Operation::http(), Key::new(key).unwrap());
+            assert_eq!(store.purge(10).await.unwrap(), 0);
+            store.claim(ClaimArgs::new(id, fingerprint, &policy)).await.unwrap();
+            assert_eq!(store.purge(10).await.unwrap(), 0);
+            clock.advance(policy.lease + policy.doubt_retention);
+            assert_eq!(store.purge(10).await.unwrap(), 1);
+        }
     }
 
     #[tokio::test]
