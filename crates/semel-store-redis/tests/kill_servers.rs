@@ -16,7 +16,7 @@ use semel::event::Silent;
 use semel::record::{AttemptId, ClaimArgs, Ending, Guard, ReleaseFrom, StateKind};
 use semel::store::{Claimed, CompleteArgs, ReleaseArgs, RenewArgs, StoreErrorKind, Survives, Written};
 use semel::{
-    Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Store, Tenant,
+    Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant,
     fingerprint,
 };
 use semel_store_redis::{RedisConfig, RedisStore};
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const WORKERS: usize = 32;
+const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn times(variable: &str, otherwise: usize) -> usize {
@@ -73,6 +74,10 @@ fn completion(record: &Record) -> CompleteArgs {
         ending: Ending::Completed(outcome),
         retention: DAY,
     }
+}
+
+fn release(record: &Record) -> ReleaseArgs {
+    ReleaseArgs { id: record.id.clone(), guard: record.guard, from: ReleaseFrom::Claim }
 }
 
 async fn won(store: &RedisStore, key: &str) -> Record {
@@ -256,7 +261,8 @@ async fn failovers_without_confirmation_lose_at_most_what_was_on_its_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_no_replica_confirms_is_withdrawn_and_an_outcome_is_unknown() {
     let cluster = RedisCluster::start(3, 1);
-    let store = open(&format!("{}?timeout_ms=600&wait_replicas=1", cluster.url())).await;
+    let url = format!("{}?timeout_ms=600&wait_replicas=1", cluster.url());
+    let (store, other) = (open(&url).await, open(&url).await);
     let held = won(&store, "held").await;
     for replica in &cluster.nodes()[3..] {
         replica.stop();
@@ -266,7 +272,14 @@ async fn a_claim_that_no_replica_confirms_is_withdrawn_and_an_outcome_is_unknown
     assert_eq!(store.get(&id("k")).await.unwrap(), None, "the claim was withdrawn");
     let error = store.complete(completion(&held)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error:?}");
-    assert_eq!(store.complete(completion(&held)).await.unwrap_err().kind(), StoreErrorKind::Unknown, "again");
+    for again in [&store, &other] {
+        let error = again.complete(completion(&held)).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            StoreErrorKind::Unknown,
+            "it stands, and still nobody has confirmed it: {error:?}"
+        );
+    }
     for replica in &cluster.nodes()[3..] {
         replica.resume();
     }
@@ -275,6 +288,9 @@ async fn a_claim_that_no_replica_confirms_is_withdrawn_and_an_outcome_is_unknown
         assert!(Instant::now() < deadline, "the outcome is never confirmed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let stands = store.get(&held.id).await.unwrap().expect("it is kept as long as before");
+    assert_eq!(stands.state.kind(), StateKind::Completed);
     let record = won(&store, "k").await;
     assert_eq!(record.generation, 1);
 }
@@ -482,6 +498,13 @@ async fn a_key_that_holds_another_record_is_damage_and_not_an_answer() {
     assert_eq!(store.claim(args("b")).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
     let _ = server.ask(&["SET", &key_of("c"), "somebody else's"]);
     assert_eq!(store.claim(args("c")).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    // Nor is it written over by who has the guard of what is there.
+    let at_b = CompleteArgs { id: id("b"), ..completion(&record) };
+    assert_eq!(store.complete(at_b).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    let of_another_format = won(&store, "d").await;
+    let _ = server.ask(&["SETRANGE", &key_of("d"), "0", "\u{2}"]);
+    let refused = store.complete(completion(&of_another_format)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Corrupt);
 }
 
 /// Wakes come from the server, not from polling: a watch has no poll of its own.
@@ -501,7 +524,26 @@ async fn a_watcher_in_another_process_is_woken_on_one_server_and_on_a_cluster() 
             let (woken, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), watch), complete);
             woken.expect("not told in time").unwrap();
         }
+        all_are_woken_by_completions_that_share_a_call(&ours, &theirs).await;
     }
+}
+
+async fn all_are_woken_by_completions_that_share_a_call(ours: &Arc<RedisStore>, theirs: &Arc<RedisStore>) {
+    let (mut watches, mut completions) = (JoinSet::new(), JoinSet::new());
+    for n in 0..50 {
+        let (record, ours, theirs) = (won(ours, &format!("shared {n}")).await, ours.clone(), theirs.clone());
+        let completion = completion(&record);
+        watches.spawn(async move {
+            let watch = theirs.watch(&record.id, record.guard);
+            tokio::time::timeout(Duration::from_secs(10), watch).await.expect("not told in time").unwrap();
+        });
+        completions.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            ours.complete(completion).await.unwrap();
+        });
+    }
+    completions.join_all().await;
+    assert_eq!(watches.join_all().await.len(), 50);
 }
 
 /// Redis's own expiry must never turn a lapsed claim into an absent record.
@@ -513,8 +555,43 @@ async fn the_server_keeps_a_claim_until_its_doubt_is_over_and_an_outcome_until_i
     let record = won(&store, "k").await;
     let slack = Duration::from_secs(30);
     assert!(kept("k") + slack >= DAY + Policy::default().doubt_retention, "{:?}", kept("k"));
+    store.renew(RenewArgs { id: record.id.clone(), guard: record.guard, lease: DAY }).await.unwrap();
+    assert!(kept("k") + slack >= DAY + Policy::default().doubt_retention, "renewed: {:?}", kept("k"));
     store.complete(completion(&record)).await.unwrap();
     assert!(kept("k") + slack >= DAY && kept("k") <= DAY + slack, "{:?}", kept("k"));
+}
+
+/// Where another store's clock was ahead, its tokens must not come again here; a clock that was days ahead is not
+/// believed, so that no record stays for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_a_token_from_elsewhere_until_its_own_clock_is_past_it() {
+    let server = RedisServer::start();
+    let store = open(&server.url()).await;
+    let kept = |key: &str| Duration::from_millis(server.ask(&["PTTL", &key_of(key)]).parse().unwrap());
+    for (key, ahead, stays) in [("hour", HOUR, HOUR), ("week", 7 * DAY, DAY)] {
+        let mut record = won(&store, key).await;
+        store.release(release(&record)).await.unwrap();
+        record.guard.token.0 += u64::try_from(ahead.as_micros()).unwrap();
+        let outcome = Outcome { code: 201, head: "".into(), body: "receipt".into(), body_kept: true };
+        let soon = record.claimed_at.plus(Duration::from_secs(60));
+        record.state = State::Completed { outcome, completed_at: record.claimed_at, expires_at: soon };
+        assert!(matches!(store.import(record).await.unwrap(), Written::Done(Some(_))));
+        let slack = Duration::from_secs(1_200);
+        assert!(kept(key) > stays && kept(key) < stays + slack, "{ahead:?} ahead: {:?}", kept(key));
+    }
+}
+
+/// However old the claim was.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_the_token_of_what_was_released_for_ten_minutes() {
+    let (server, clock) = (RedisServer::start(), Arc::new(Wandering(1_800_000_000_000_000.into())));
+    let config = RedisConfig::from_url(&server.url()).unwrap().clock(clock.clone());
+    let store = RedisStore::open(config).await.unwrap();
+    let record = won(&store, "k").await;
+    clock.0.fetch_add(3_600_000_000, Ordering::SeqCst);
+    store.release(release(&record)).await.unwrap();
+    let kept: u64 = server.ask(&["PTTL", &key_of("k")]).parse().unwrap();
+    assert!((590_000..=600_000).contains(&kept), "{kept} ms");
 }
 
 /// A clock that can go back.
@@ -533,11 +610,6 @@ async fn tokens_grow_when_the_servers_clock_goes_back_an_hour() {
     let (server, clock) = (RedisServer::start(), Arc::new(Wandering(NOW.into())));
     let config = RedisConfig::from_url(&server.url()).unwrap().clock(clock.clone());
     let store = RedisStore::open(config).await.unwrap();
-    let release = |record: &Record| ReleaseArgs {
-        id: record.id.clone(),
-        guard: record.guard,
-        from: ReleaseFrom::Claim,
-    };
     let mut last = 0;
     for hours_back in 0..5 {
         clock.0.store(NOW - hours_back * 3_600_000_000, Ordering::SeqCst);

@@ -199,7 +199,7 @@ macro_rules! conformance_suite {
             listing: s09_tenants_operations_keys_and_variants_are_apart, s09_scan_filters_hold,
                 s09_scan_shows_each_record_once, s09_long_names_and_heads_are_listed_like_short_ones;
             waiting: s12_a_thousand_watchers_see_the_outcome, s12_a_watch_of_what_has_changed_resolves_at_once,
-                s12_a_release_wakes;
+                s12_a_release_wakes, s12_a_doubt_and_a_takeover_wake;
             moving: s13_an_imported_record_stands_as_it_was, s13_import_replaces_no_record,
                 s13_tokens_grow_past_an_imported_one;
             replies: s08_lost_replies_cost_neither_an_effect_nor_a_record;

@@ -78,9 +78,12 @@ pub async fn s01_mismatch_never_takes_over(subject: Subject) {
     done(store.doubt(DoubtArgs { id: id.clone(), guard: first.guard, cause: DoubtCause::NoAnswer })).await;
     assert_eq!(standing(&*store, claim_of(&id)).await.state.kind(), StateKind::InDoubt);
     let mut other = takeover_of(&id);
-    other.fingerprint = request("900");
+    other.fingerprint.payload = request("900").payload;
     assert_eq!(standing(&*store, other.clone()).await.fingerprint, first.fingerprint);
     other.on_mismatch = OnMismatch::Replay;
+    let mut elsewhere = other.clone();
+    elsewhere.fingerprint.target = fingerprint::target("POST", "/elsewhere", None);
+    assert_eq!(standing(&*store, elsewhere).await.fingerprint, first.fingerprint);
     assert_eq!(won(&*store, other).await.generation, 2);
 }
 

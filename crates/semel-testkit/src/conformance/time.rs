@@ -106,9 +106,11 @@ pub async fn s06_outcomes_are_absent_from_their_expiry_on(subject: Subject) {
 pub async fn s06_failures_stand_until_their_expiry_and_are_listed(subject: Subject) {
     let store = subject.store();
     let record = won(&*store, claim_of(&id("k"))).await;
-    let mut args = completion(&record, "declined", LEASE * 2);
-    args.ending = Ending::Failed(outcome("declined"));
-    let failed = done(store.complete(args)).await.unwrap();
+    let failing = |record: &Record| CompleteArgs {
+        ending: Ending::Failed(outcome("declined")),
+        ..completion(record, "declined", LEASE * 2)
+    };
+    let failed = done(store.complete(failing(&record))).await.unwrap();
     let listed = async || {
         let args = ScanArgs { state: Some(StateKind::Failed), limit: 10, ..ScanArgs::default() };
         let records = store.scan(args).await.unwrap().records;
@@ -121,7 +123,11 @@ pub async fn s06_failures_stand_until_their_expiry_and_are_listed(subject: Subje
     subject.advance(LEASE + MILLI).await;
     assert_eq!(store.get(&record.id).await.unwrap(), None);
     assert_eq!(listed().await, []);
-    assert_eq!(won(&*store, claim_of(&record.id)).await.generation, 1);
+    let again = won(&*store, claim_of(&record.id)).await;
+    assert_eq!(again.generation, 1);
+    done(store.complete(failing(&again))).await;
+    done(store.release(releasing(&again, ReleaseFrom::Finished))).await;
+    assert_eq!(store.get(&record.id).await.unwrap(), None);
 }
 
 /// S6.

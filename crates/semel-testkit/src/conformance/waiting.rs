@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use semel::record::ReleaseFrom;
+use semel::record::{DoubtCause, ReleaseFrom};
+use semel::store::DoubtArgs;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -54,13 +55,26 @@ pub async fn s12_a_watch_of_what_has_changed_resolves_at_once(subject: Subject) 
 pub async fn s12_a_release_wakes(subject: Subject) {
     let store = subject.store();
     let record = won(&*store, claim_of(&id("k"))).await;
+    let release = releasing(&record, ReleaseFrom::Claim);
+    is_woken_by(&subject, &record, async { drop(done(store.release(release)).await) }).await;
+}
+
+/// S12.
+pub async fn s12_a_doubt_and_a_takeover_wake(subject: Subject) {
+    let store = subject.store();
+    let record = won(&*store, claim_of(&id("k"))).await;
+    let doubt = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
+    is_woken_by(&subject, &record, async { drop(done(store.doubt(doubt)).await) }).await;
+    is_woken_by(&subject, &record, async { drop(won(&*store, takeover_of(&record.id)).await) }).await;
+}
+
+async fn is_woken_by(subject: &Subject, record: &Record, change: impl Future<Output = ()>) {
     let (theirs, guard, watched) = (subject.store(), record.guard, record.id.clone());
     let watcher = tokio::spawn(async move {
-        while theirs.get(&watched).await.unwrap().is_some() {
-            timeout(PATIENCE, theirs.watch(&watched, guard)).await.expect("not told in time").unwrap();
-        }
+        timeout(PATIENCE, theirs.watch(&watched, guard)).await.expect("not told in time").unwrap();
     });
-    tokio::task::yield_now().await;
-    done(store.release(releasing(&record, ReleaseFrom::Claim))).await;
+    // Only who has subscribed at a server is told.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    change.await;
     watcher.await.unwrap();
 }
