@@ -2,8 +2,8 @@
 //! demands that the tests it names go red.
 //!
 //! Not a search for faults: each one is written by a person, next to the tests that must see it. The
-//! work tree is only read. The form of a patch is in `mutants/patch.rs`, the copy in
-//! `mutants/scratch.rs`, running a test in `mutants/trial.rs`.
+//! work tree is only read. The form of a patch is in `mutants/patch.rs`, the copy in `mutants/scratch.rs`
+//! and `mutants/lend.rs`, running a test in `mutants/trial.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +12,7 @@ use crate::checkout::{self, Workspace};
 use crate::clock::{Stopwatch, Took};
 use crate::failure::{Done, Failure, While};
 
+mod lend;
 pub(crate) mod patch;
 mod scratch;
 mod trial;
@@ -79,14 +80,12 @@ pub(crate) fn choose(mutants: Vec<Mutant>, only: &[String]) -> Done<Vec<Mutant>>
 }
 
 fn try_all(mutants: &[Mutant]) -> Done {
-    let scratch = Scratch::open(&Workspace::load()?.target_dir.join("mutants"))?;
+    let scratch = Scratch::open(&Workspace::load()?)?;
     let trial = Trial::new(&scratch);
     scratch.restore()?;
     let tests: BTreeSet<&NamedTest> = mutants.iter().flat_map(|mutant| &mutant.tests).collect();
     println!("mutants: {} named tests without any fault, in {}", tests.len(), scratch.tree().display());
-    for test in tests {
-        trial.demand_green(test)?;
-    }
+    trial.demand_green(&tests)?;
     let mut table = Vec::new();
     for (index, mutant) in mutants.iter().enumerate() {
         println!("mutants: [{}/{}] {}: {}", index + 1, mutants.len(), mutant.name, mutant.breaks);
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     fn mutant(name: &str) -> Mutant {
-        let text = "breaks: a\npackage: semel\ntest: t\n--- a/x\n+++ b/x\n";
+        let text = "breaks: a\npackage: semel\ntarget: lib\ntest: t\n--- a/x\n+++ b/x\n";
         Mutant::parse(name, text).expect("well formed")
     }
 

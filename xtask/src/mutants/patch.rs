@@ -17,15 +17,15 @@ pub(crate) struct Mutant {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NamedTest {
     pub(crate) package: String,
-    /// The test binary, `lib` for tests inside the library; all of the package when not given.
-    pub(crate) target: Option<String>,
+    /// The test binary, `lib` for tests inside the library.
+    pub(crate) target: String,
     /// The whole path of the test in its binary, or the end of it.
     pub(crate) name: String,
 }
 
 impl Mutant {
-    /// The header goes up to the diff: `breaks:` once, then `package:`, perhaps `target:`, and
-    /// `test:` for each test. Package and target hold for the tests below them.
+    /// The header goes up to the diff: `breaks:` once, then `package:`, `target:`, and `test:` for each
+    /// test. Package and target hold for the tests below them.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let is_diff = |line: &&str| line.starts_with("diff --git ") || line.starts_with("--- ");
         if text.lines().find(is_diff).is_none() {
@@ -43,10 +43,12 @@ impl Mutant {
                 "target" => target = Some(value.to_owned()),
                 "test" => {
                     let package = package.clone().ok_or("`package:` must stand above `test:`")?;
+                    let target =
+                        target.clone().ok_or("`target:` must stand between `package:` and `test:`")?;
                     if !value.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') {
                         return Err(format!("`{value}` is not the path of a test"));
                     }
-                    tests.push(NamedTest { package, target: target.clone(), name: value.to_owned() });
+                    tests.push(NamedTest { package, target, name: value.to_owned() });
                 }
                 _ => return Err(format!("`{field}:` is not one of breaks, package, target, test")),
             }
@@ -61,11 +63,7 @@ impl Mutant {
 
 impl fmt::Display for NamedTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.package)?;
-        if let Some(target) = &self.target {
-            write!(f, "{target} ")?;
-        }
-        f.write_str(&self.name)
+        write!(f, "{} {} {}", self.package, self.target, self.name)
     }
 }
 
@@ -78,26 +76,27 @@ mod tests {
     #[test]
     fn package_and_target_hold_for_the_tests_below_them() {
         let header = "breaks: a stale token writes.\n\npackage: semel\ntarget: lib\ntest: engine::a\ntest: b\n\
-                      package: semel-tower\ntest: c\n";
+                      package: semel-tower\ntarget: layer\ntest: c\n";
         let mutant = Mutant::parse("stale", &format!("{header}{DIFF}")).expect("well formed");
         assert_eq!((mutant.name.as_str(), mutant.breaks.as_str()), ("stale", "a stale token writes."));
         let tests: Vec<String> = mutant.tests.iter().map(NamedTest::to_string).collect();
-        assert_eq!(tests, ["semel lib engine::a", "semel lib b", "semel-tower c"]);
+        assert_eq!(tests, ["semel lib engine::a", "semel lib b", "semel-tower layer c"]);
     }
 
     #[test]
     fn header_with_something_missing_is_refused() {
         let refused = [
             "package: semel\ntest: a\n",
-            "breaks: x\npackage: semel\n",
-            "breaks: x\ntest: a\n",
-            "breaks:\npackage: semel\ntest: a\n",
-            "breaks: x\npackage: semel\ntest: a or b\n",
-            "breaks: x\npackage: semel\ntset: a\ntest: a\n",
+            "breaks: x\npackage: semel\ntarget: lib\n",
+            "breaks: x\ntarget: lib\ntest: a\n",
+            "breaks: x\npackage: semel\ntest: a\n",
+            "breaks:\npackage: semel\ntarget: lib\ntest: a\n",
+            "breaks: x\npackage: semel\ntarget: lib\ntest: a or b\n",
+            "breaks: x\npackage: semel\ntarget: lib\ntset: a\ntest: a\n",
         ];
         for header in refused {
             assert!(Mutant::parse("m", &format!("{header}{DIFF}")).is_err(), "{header}");
         }
-        assert!(Mutant::parse("m", "breaks: x\npackage: semel\ntest: a\n").is_err(), "no diff");
+        assert!(Mutant::parse("m", "breaks: x\npackage: semel\ntarget: lib\ntest: a\n").is_err(), "no diff");
     }
 }

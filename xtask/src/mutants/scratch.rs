@@ -1,14 +1,16 @@
 //! The copy of the tree that faults are put into, kept from run to run so that builds are short.
 //!
 //! It has a build folder of its own: cargo tells two copies of a workspace apart by their place inside
-//! it only, so in a shared folder the real tree would take over what was built with a fault in it.
+//! it only, so in a shared folder the real tree would take over what was built with a fault in it. What
+//! is the same for both, it is lent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::path::{Path, PathBuf};
 
+use super::lend::lend;
 use super::patch::Mutant;
-use crate::checkout;
+use crate::checkout::{self, Workspace};
 use crate::command::Command;
 use crate::failure::{Done, Failure, While};
 
@@ -22,8 +24,11 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// Reads the checkout as it is now; what changes there later does not matter to this run.
-    pub(crate) fn open(dir: &Path) -> Done<Self> {
-        Self::of(&checkout::root(), dir)
+    pub(crate) fn open(workspace: &Workspace) -> Done<Self> {
+        let scratch = Self::of(&checkout::root(), &workspace.target_dir.join("mutants"))?;
+        let ours: Vec<String> = workspace.packages.iter().map(|package| package.name.clone()).collect();
+        lend(&workspace.target_dir.join("debug"), &scratch.build().join("debug"), &ours)?;
+        Ok(scratch)
     }
 
     fn of(root: &Path, dir: &Path) -> Done<Self> {
@@ -107,7 +112,7 @@ impl Scratch {
 mod tests {
     use super::*;
 
-    const PATCH: &str = "breaks: a.\npackage: p\ntest: t\n\
+    const PATCH: &str = "breaks: a.\npackage: p\ntarget: lib\ntest: t\n\
         diff --git a/src/a.rs b/src/a.rs\n--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1 +1 @@\n-right\n+wrong\n";
 
     /// A git checkout of two files with a scratch folder inside it, as `target` is.

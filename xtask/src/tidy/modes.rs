@@ -90,14 +90,11 @@ pub(super) fn failure_modes_name_faults_that_their_tests_see(tree: &Tree) -> Vec
 /// Whether a fault's test is one that the row names.
 fn is_of(row: &Row, seen_by: &NamedTest) -> bool {
     let name = seen_by.name.rsplit("::").next().unwrap_or_default();
-    let of_suite =
-        seen_by.target.as_deref() == Some("conformance") && row.suite.iter().any(|one| one == name);
+    let of_suite = seen_by.target == "conformance" && row.suite.iter().any(|one| one == name);
     of_suite
         || row.tests().any(|(_, _, test)| {
             test.is_some_and(|test| {
-                test.name == name
-                    && test.package == seen_by.package
-                    && seen_by.target.as_deref().is_none_or(|target| target == test.target)
+                test.name == name && test.package == seen_by.package && seen_by.target == test.target
             })
         })
 }

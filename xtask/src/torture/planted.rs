@@ -59,7 +59,7 @@ const PLANTED: [Planted; 13] = [
 
 pub(super) fn run(only: &[String]) -> Done {
     let mutants = choose(read_patches()?, &PLANTED.map(|(patch, _)| patch.to_owned()))?;
-    let scratch = Scratch::open(&Workspace::load()?.target_dir.join("mutants"))?;
+    let scratch = Scratch::open(&Workspace::load()?)?;
     let trial = Trial::new(&scratch);
     let (mut table, mut unseen) = (Vec::new(), 0);
     for (patch, tests) in PLANTED {
@@ -74,7 +74,7 @@ pub(super) fn run(only: &[String]) -> Done {
         for (package, target, name) in tests {
             let test = NamedTest {
                 package: (*package).to_owned(),
-                target: Some((*target).to_owned()),
+                target: (*target).to_owned(),
                 name: (*name).to_owned(),
             };
             trial.build(&test)?;
