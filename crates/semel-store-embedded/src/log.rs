@@ -117,12 +117,12 @@ impl Spare {
         Ok(())
     }
 
-    /// Gives the file away as the one at `path`; `None` when there is none. One step: as soon as it is taken, the next
-    /// one may be made where it lies.
-    fn take(&self, path: &Path) -> io::Result<Option<File>> {
+    /// Gives the file away; `None` when there is none. `rename` moves it from where it lies, in the same step: as soon as
+    /// it is taken, the next one may be made there.
+    fn take(&self, rename: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Option<File>> {
         let mut slot = self.slot();
         let Some(file) = slot.take() else { return Ok(None) };
-        fs::rename(&self.path, path)?;
+        rename(&self.path)?;
         Ok(Some(file))
     }
 
@@ -195,7 +195,7 @@ impl Log {
     /// Nobody knows whether the next file survives a power cut.
     pub(crate) fn turn_over(&mut self) -> io::Result<Option<Closed>> {
         let path = path_of(&self.base, self.number + 1);
-        let Ok(spare) = self.spare.take(&path) else { return Ok(None) };
+        let Ok(spare) = self.spare.take(|spare| fs::rename(spare, &path)) else { return Ok(None) };
         let filled = spare.is_some();
         let Ok(file) = spare.map_or_else(|| private().truncate(true).open(&path), Ok) else {
             return Ok(None);

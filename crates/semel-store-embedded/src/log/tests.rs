@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use semel::State;
 use semel::clock::Timestamp;
@@ -45,33 +44,16 @@ fn a_log_of_any_bytes_is_read_to_where_its_frames_end() {
 }
 
 #[test]
-fn a_spare_that_is_made_while_another_is_taken_leaves_it_alone() {
+fn no_spare_is_made_where_another_is_being_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let base = folder.path().join("store");
-    let spare = Arc::new(Spare::new(&base));
-    let mut log = Log::begin(&base, 1, 0, true, Arc::clone(&spare)).unwrap();
-    let ended = AtomicBool::new(false);
-    let mut apart = Vec::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                spare.make().unwrap();
-            }
-        });
-        let spare_is_there = || {
-            while spare.slot().is_none() {
-                std::thread::yield_now();
-            }
-        };
-        for number in 2..22 {
-            spare_is_there();
-            let turned = log.turn_over().is_ok_and(|closed| closed.is_some());
-            spare_is_there();
-            let taken = fs::metadata(path_of(&base, number)).map(|file| file.ino()).ok();
-            let next = spare.slot().as_ref().and_then(|file| file.metadata().ok()).map(|file| file.ino());
-            apart.push(turned && taken.is_some() && taken != next);
-        }
-        ended.store(true, Ordering::Relaxed);
+    let spare = Spare::new(&folder.path().join("store"));
+    spare.make().unwrap();
+    let taken = spare.take(|file| {
+        assert!(spare.file.try_lock().is_err(), "the next one may be made now");
+        fs::rename(file, folder.path().join("taken"))
     });
-    assert_eq!(apart, [true; 20]);
+    assert!(taken.unwrap().is_some());
+    spare.make().unwrap();
+    let of = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_ne!(of(&folder.path().join("taken")), of(&spare.path));
 }
