@@ -496,7 +496,6 @@ async fn a_key_that_holds_another_record_is_damage_and_not_an_answer() {
     let server = RedisServer::start();
     let store = open(&server.url()).await;
     let record = won(&store, "a").await;
-    store.complete(completion(&record)).await.unwrap();
     let _ = server.ask(&["COPY", &key_of("a"), &key_of("b")]);
     assert_eq!(store.get(&id("b")).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
     assert_eq!(store.claim(args("b")).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
