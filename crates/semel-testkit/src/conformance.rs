@@ -177,6 +177,12 @@ async fn refused(written: impl Future<Output = Result<Written, semel::store::Sto
     }
 }
 
+/// Until nothing is left of what is dead; PostgreSQL's rows stay for two seconds.
+async fn purge_all(subject: &Subject) {
+    subject.advance(Duration::from_secs(3)).await;
+    while subject.store().purge(100).await.unwrap() > 0 {}
+}
+
 const MILLI: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
