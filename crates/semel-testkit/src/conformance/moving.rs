@@ -45,18 +45,26 @@ fn in_flight(now: Timestamp) -> State {
 /// S13.
 pub async fn s13_an_imported_record_stands_as_it_was(subject: Subject) {
     let store = subject.store();
-    for (key, state) in [("a", completed as fn(Timestamp) -> State), ("b", failed), ("c", in_doubt)] {
-        let record = foreign(&*store, key, Duration::ZERO, state).await;
-        let expected = Some(record.clone());
-        assert_eq!(done(store.import(record.clone())).await, expected);
-        assert_eq!(store.get(&record.id).await.unwrap(), expected);
-        assert_eq!(Some(standing(&*store, claim_of(&record.id)).await), expected);
-        assert_eq!(done(store.import(record.clone())).await, expected, "again, after a lost reply");
+    let states = [("a", completed as fn(Timestamp) -> State), ("b", failed), ("c", in_doubt)];
+    for (key, state) in states {
+        stands_as_it_was(&*store, foreign(&*store, key, Duration::ZERO, state).await).await;
+        let dead = won(&*store, claim_of(&id(&format!("{key} was here")))).await;
+        done(store.complete(completion(&dead, "leaves nothing", HOUR))).await;
+        done(store.release(releasing(&dead, ReleaseFrom::Finished))).await;
+        stands_as_it_was(&*store, foreign(&*store, dead.id.key().as_str(), HOUR, state).await).await;
     }
     let doubt = store.get(&id("c")).await.unwrap().unwrap();
     let late = done(store.complete(completion(&doubt, "late", HOUR))).await.unwrap();
     assert_eq!(late.state.kind(), StateKind::Completed, "its holder can still complete it here");
     assert_eq!(done(store.import(doubt)).await, Some(late), "what stands under the same guard stays");
+}
+
+async fn stands_as_it_was(store: &dyn Store, record: Record) {
+    let expected = Some(record.clone());
+    assert_eq!(done(store.import(record.clone())).await, expected);
+    assert_eq!(store.get(&record.id).await.unwrap(), expected);
+    assert_eq!(Some(standing(store, claim_of(&record.id)).await), expected);
+    assert_eq!(done(store.import(record)).await, expected, "again, after a lost reply");
 }
 
 /// S13.
