@@ -108,6 +108,8 @@ pub async fn s13_tokens_grow_past_an_imported_one(subject: Subject) {
     let again = won(&*store, claim_of(&finished.id)).await;
     assert!(again.guard.token > finished.guard.token, "{} after {}", again.guard.token, finished.guard.token);
     done(store.release(releasing(&again, ReleaseFrom::Claim))).await;
+    // One that is older brings no older tokens back.
+    done(store.import(foreign(&*store, "older", Duration::ZERO, completed).await)).await;
     purge_all(&subject).await;
     let anew = won(&*store, claim_of(&finished.id)).await;
     assert!(anew.guard.token > again.guard.token, "{} after {}", anew.guard.token, again.guard.token);

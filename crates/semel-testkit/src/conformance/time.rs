@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use semel::State;
-use semel::record::StateKind;
+use semel::record::{DoubtCause, StateKind};
 use semel::store::{DoubtArgs, ScanArgs};
 use tokio::task::JoinSet;
 
@@ -38,6 +38,8 @@ pub async fn s05_in_flight_never_expires_but_lapses(subject: Subject) {
     let doubted = refused(store.renew(renewal(&record, HOUR))).await.unwrap();
     let State::InFlight { lease_until, .. } = record.state else { panic!("a won record is in flight") };
     assert!(matches!(doubted.state, State::InDoubt { since, .. } if since == lease_until));
+    let said_late = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
+    assert_eq!(done(store.doubt(said_late)).await, Some(doubted));
     assert_eq!(won(&*store, takeover_of(&record.id)).await.generation, 2);
 }
 
@@ -138,7 +140,7 @@ pub async fn s06_doubts_are_absent_from_their_expiry_on(subject: Subject) {
         args.doubt_retention = LEASE;
         let record = won(&*store, args.clone()).await;
         if said {
-            let cause = semel::record::DoubtCause::NoAnswer;
+            let cause = DoubtCause::NoAnswer;
             done(store.doubt(DoubtArgs { id: record.id.clone(), guard: record.guard, cause })).await;
         } else {
             subject.advance(LEASE).await;

@@ -77,6 +77,12 @@ pub async fn s04_what_was_acknowledged_is_read_back(subject: Subject) {
         done(store.release(releasing(&claimed, ReleaseFrom::Finished))).await;
         assert_eq!(store.get(&id).await.unwrap(), None);
     }
+    for cause in DoubtCause::ALL {
+        let claimed = won(&*store, claim_of(&id(cause.as_str()))).await;
+        let doubted = done(store.doubt(DoubtArgs { cause, ..doubting(&claimed) })).await.unwrap();
+        assert!(matches!(doubted.state, State::InDoubt { cause: kept, .. } if kept == cause), "{doubted:?}");
+        assert_eq!(store.get(&doubted.id).await.unwrap(), Some(doubted));
+    }
 }
 
 /// S4.
