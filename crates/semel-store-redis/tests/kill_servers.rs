@@ -13,8 +13,10 @@ use std::time::Duration;
 use semel::clock::{Clock, Timestamp};
 use semel::engine::Limits;
 use semel::event::Silent;
-use semel::record::{AttemptId, ClaimArgs, Ending, Guard, ReleaseFrom, StateKind};
-use semel::store::{Claimed, CompleteArgs, ReleaseArgs, RenewArgs, StoreErrorKind, Survives, Written};
+use semel::record::{AttemptId, ClaimArgs, DoubtCause, Ending, Guard, ReleaseFrom, StateKind};
+use semel::store::{
+    Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, RenewArgs, StoreErrorKind, StoreFuture, Survives, Written,
+};
 use semel::{
     Ask, Begun, Engine, Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, State, Store, Tenant,
     fingerprint,
@@ -518,17 +520,29 @@ async fn a_watcher_in_another_process_is_woken_on_one_server_and_on_a_cluster() 
         let (ours, theirs) = (open(&url).await, open(&url).await);
         for n in 0..20 {
             let record = won(&ours, &format!("k {n}")).await;
-            let watch = theirs.watch(&record.id, record.guard);
-            let complete = async {
-                // Only who has subscribed is told.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                ours.complete(completion(&record)).await.unwrap();
-            };
-            let (woken, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), watch), complete);
-            woken.expect("not told in time").unwrap();
+            is_woken_by(&theirs, &record, ours.complete(completion(&record))).await;
         }
+        let record = won(&ours, "released").await;
+        is_woken_by(&theirs, &record, ours.release(release(&record))).await;
+        let record = won(&ours, "in doubt").await;
+        let doubt = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
+        is_woken_by(&theirs, &record, ours.doubt(doubt)).await;
+        let mut takeover = args("in doubt");
+        takeover.takeover = true;
+        is_woken_by(&theirs, &record, ours.claim(takeover)).await;
         all_are_woken_by_completions_that_share_a_call(&ours, &theirs).await;
     }
+}
+
+async fn is_woken_by<T>(theirs: &RedisStore, record: &Record, change: StoreFuture<'_, T>) {
+    let watch = tokio::time::timeout(Duration::from_secs(10), theirs.watch(&record.id, record.guard));
+    let change = async {
+        // Only who has subscribed is told.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        change.await.unwrap();
+    };
+    let (woken, ()) = tokio::join!(watch, change);
+    woken.expect("not told in time").unwrap();
 }
 
 async fn all_are_woken_by_completions_that_share_a_call(ours: &Arc<RedisStore>, theirs: &Arc<RedisStore>) {
