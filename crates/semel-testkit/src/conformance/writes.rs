@@ -63,6 +63,11 @@ pub async fn s03_each_state_allows_only_its_own_writes(subject: Subject) {
     done(store.doubt(doubting(&again))).await;
     done(store.release(releasing(&again, ReleaseFrom::Doubt))).await;
     assert_eq!(store.get(&record.id).await.unwrap(), None);
+
+    let third = won(&*store, claim_of(&record.id)).await;
+    done(store.doubt(doubting(&third))).await;
+    done(store.release(releasing(&third, ReleaseFrom::Claim))).await;
+    assert_eq!(store.get(&record.id).await.unwrap(), None, "its holder knows better");
 }
 
 /// S4, as far as it shows while the store lives.
