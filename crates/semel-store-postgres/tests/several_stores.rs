@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use semel::clock::Timestamp;
 use semel::record::{AttemptId, ClaimArgs, DoubtCause, Guard, ReleaseFrom};
@@ -143,4 +143,21 @@ async fn a_release_is_done_when_its_answer_was_lost_and_refused_when_it_was_anot
     let others = won(&stores[0]).await;
     stores[0].release(releasing(others)).await.unwrap();
     assert!(matches!(released_twice(&proxy, &far, own).await, Written::Refused(None)));
+}
+
+/// For two seconds a claim that is on its way still meets the row, and takes a greater token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_stays_for_two_seconds_after_it_is_dead() {
+    let (_server, stores) = stores().await;
+    let store = &stores[0];
+    let mut lapsing = claiming("lapsed");
+    (lapsing.lease, lapsing.doubt_retention) = (Duration::ZERO, Duration::ZERO);
+    let began = Instant::now();
+    assert!(matches!(store.claim(lapsing).await.unwrap(), Claimed::Won(_)));
+    let guard = won(store).await;
+    store.release(releasing(guard)).await.unwrap();
+    let purged = store.purge(10).await.unwrap();
+    assert!(purged == 0 || began.elapsed() >= Duration::from_secs(2), "{purged} are gone");
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(purged + store.purge(10).await.unwrap(), 2);
 }

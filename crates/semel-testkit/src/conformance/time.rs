@@ -40,6 +40,7 @@ pub async fn s05_in_flight_never_expires_but_lapses(subject: Subject) {
     assert!(matches!(doubted.state, State::InDoubt { since, .. } if since == lease_until));
     let said_late = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
     assert_eq!(done(store.doubt(said_late)).await, Some(doubted));
+    purge_all(&subject).await;
     assert_eq!(won(&*store, takeover_of(&record.id)).await.generation, 2);
 }
 
