@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use semel::fingerprint::{self, Difference};
 use semel::policy::OnMismatch;
-use semel::record::{ClaimArgs, Ending, StateKind};
-use semel::store::{Claimed, CompleteArgs, StoreErrorKind};
+use semel::record::{ClaimArgs, Ending, ReleaseFrom, StateKind};
+use semel::store::{Claimed, CompleteArgs, ReleaseArgs, StoreErrorKind};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Store, Tenant};
 use semel_store_postgres::transaction::{self, Begun, Options};
 use semel_store_postgres::{PostgresConfig, PostgresStore};
@@ -245,12 +245,16 @@ async fn another_request_under_the_same_key_is_not_shown_the_outcome() {
 async fn an_expired_record_runs_again() {
     let server = server().await;
     let (mut client, _) = connect(&server).await;
+    let mut last = 0;
     for _ in 0..2 {
         let mut tx = client.transaction().await.unwrap();
         let begun = transaction::begin(&mut tx, &id("k"), request("100"), Options::default()).await.unwrap();
         let Begun::Run(claim) = begun else { panic!("{begun:?}") };
         claim.complete(&mut tx, &receipt(), Duration::from_millis(1)).await.unwrap();
         tx.commit().await.unwrap();
+        let token: i64 = server.sql("postgres", "SELECT token FROM semel_records").parse().unwrap();
+        assert!(token > last, "{token} after {last}");
+        last = token;
         sleep(Duration::from_millis(2)).await;
     }
 }
@@ -259,6 +263,12 @@ async fn an_expired_record_runs_again() {
 async fn a_transaction_that_commits_without_completing_leaves_a_doubt() {
     let server = server().await;
     let (mut client, _) = connect(&server).await;
+    // What stood there before leaves nothing behind.
+    let store = PostgresStore::open(config(&server)).await.unwrap();
+    let mut before = claiming("k");
+    before.doubt_retention = HOUR;
+    let Claimed::Won(before) = store.claim(before).await.unwrap() else { panic!("fresh") };
+    store.release(ReleaseArgs { id: id("k"), guard: before.guard, from: ReleaseFrom::Claim }).await.unwrap();
     let mut tx = client.transaction().await.unwrap();
     let begun = transaction::begin(&mut tx, &id("k"), request("100"), Options::default()).await.unwrap();
     assert!(matches!(begun, Begun::Run(_)));
@@ -267,6 +277,8 @@ async fn a_transaction_that_commits_without_completing_leaves_a_doubt() {
     let mut tx = client.transaction().await.unwrap();
     let begun = transaction::begin(&mut tx, &id("k"), request("100"), Options::default()).await.unwrap();
     assert!(matches!(begun, Begun::InDoubt), "{begun:?}");
+    let doubt = store.get(&id("k")).await.unwrap().expect("it is in doubt");
+    assert_eq!((doubt.generation, doubt.doubt_retention), (1, Policy::default().doubt_retention));
 }
 
 #[tokio::test]
@@ -289,6 +301,19 @@ async fn serialization_failures_are_said_and_leave_the_transaction_usable() {
     assert!(matches!(begun, Begun::Replay(_)), "{begun:?}");
 }
 
+#[tokio::test]
+async fn a_row_of_another_record_is_damage_and_not_an_answer() {
+    let server = server().await;
+    let (mut client, _) = connect(&server).await;
+    for part in ["tenant", "operation", "key"] {
+        charge(&mut client, part, Ends::Never, async || {}).await;
+        server.sql("postgres", &format!("UPDATE semel_records SET {part} = 'x' WHERE key = '{part}'"));
+        let mut tx = client.transaction().await.unwrap();
+        let damaged = transaction::begin(&mut tx, &id(part), request("100"), Options::default()).await;
+        assert!(!damaged.expect_err(part).is_retryable(), "{part}");
+    }
+}
+
 fn claiming(key: &str) -> ClaimArgs {
     ClaimArgs::new(id(key), request("100"), &Policy::default())
 }
@@ -303,8 +328,12 @@ async fn transactions_and_the_store_share_their_records() {
         panic!("the effect would run twice")
     };
     assert_eq!((record.outcome(), record.generation), (Some(&receipt()), 1));
+    let of_a_transaction = record.guard.token;
 
     let Claimed::Won(record) = store.claim(claiming("of the store")).await.unwrap() else { panic!("fresh") };
+    charge(&mut client, "later", Ends::Never, async || {}).await;
+    let later = store.get(&id("later")).await.unwrap().expect("it is completed").guard.token;
+    assert!(of_a_transaction < record.guard.token && record.guard.token < later, "all from one count");
     let mut tx = client.transaction().await.unwrap();
     let theirs = id("of the store");
     let begun = transaction::begin(&mut tx, &theirs, request("100"), Options::default()).await.unwrap();
