@@ -52,10 +52,13 @@ fn copy(from: &Path, to: &Path) -> Done {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).when(folder.display())?;
     }
-    fs::copy(from, to).when(to.display())?;
+    // What is there is whole, also after a run that was broken off.
+    let part = to.with_file_name(".part");
+    fs::copy(from, &part).when(to.display())?;
     let modified = fs::metadata(from).and_then(|data| data.modified()).when(from.display())?;
-    let file = File::options().write(true).open(to).when(to.display())?;
-    file.set_modified(modified).when(to.display())
+    let file = File::open(&part).when(part.display())?;
+    file.set_modified(modified).when(part.display())?;
+    fs::rename(&part, to).when(to.display())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! prints for people; that goes to a file, which is named when something is not as demanded.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use super::patch::NamedTest;
 use super::scratch::Scratch;
@@ -51,7 +50,8 @@ impl<'a> Trial<'a> {
     }
 
     pub(crate) fn with_fault(&self, fault: &str, test: &NamedTest) -> Done<Seen> {
-        let (code, log) = self.run(fault, test)?;
+        let log = self.0.log(&format!("{fault}-{}.txt", test.to_string().replace([' ', ':'], "-")));
+        let code = self.nextest("run --profile mutants", &[test]).run_into(&log)?;
         let log = log.display();
         Ok(match code {
             Some(TEST_FAILED) => Seen::Red,
@@ -68,12 +68,6 @@ impl<'a> Trial<'a> {
             Some(0) => Ok(()),
             _ => Err(Failure::new(format!("{test}: does not build, see {}", log.display()))),
         }
-    }
-
-    fn run(&self, fault: &str, test: &NamedTest) -> Done<(Option<i32>, PathBuf)> {
-        let log = self.0.log(&format!("{fault}-{}.txt", test.to_string().replace([' ', ':'], "-")));
-        let code = self.nextest("run --profile mutants", &[test]).run_into(&log)?;
-        Ok((code, log))
     }
 
     /// `tests` are all inside the heart, or none is.

@@ -74,7 +74,7 @@ async fn is_woken_by(subject: &Subject, record: &Record, change: impl Future<Out
         timeout(PATIENCE, theirs.watch(&watched, guard)).await.expect("not told in time").unwrap();
     });
     // Only who has subscribed at a server is told.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
     change.await;
     watcher.await.unwrap();
 }
