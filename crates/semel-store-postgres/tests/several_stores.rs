@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use semel::clock::Timestamp;
 use semel::record::{AttemptId, ClaimArgs, DoubtCause, Guard, ReleaseFrom};
@@ -16,6 +16,7 @@ use semel_store_postgres::{PostgresConfig, PostgresStore};
 use semel_testkit::fault_proxy::{FaultProxy, Wire};
 use semel_testkit::server::postgres::PostgresServer;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const STORES: usize = 3;
 const ROUNDS: u32 = 200;
