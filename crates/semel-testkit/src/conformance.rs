@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use crate::check::Recorder;
 use semel::clock::{ManualClock, Timestamp};
-use semel::record::{ClaimArgs, Ending, ReleaseFrom};
-use semel::store::{Claimed, CompleteArgs, ReleaseArgs, RenewArgs, Store, Written};
+use semel::record::{ClaimArgs, DoubtCause, Ending, ReleaseFrom};
+use semel::store::{Claimed, CompleteArgs, DoubtArgs, ReleaseArgs, RenewArgs, Store, Written};
 use semel::{Fingerprint, Key, Operation, Outcome, Policy, Record, RecordId, Tenant, fingerprint};
 
 pub mod claims;
@@ -175,6 +175,10 @@ async fn refused(written: impl Future<Output = Result<Written, semel::store::Sto
         Written::Refused(record) => record,
         Written::Done(record) => panic!("a write that must be refused was made: {record:?}"),
     }
+}
+
+fn doubting(record: &Record) -> DoubtArgs {
+    DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer }
 }
 
 /// Until nothing is left of what is dead; PostgreSQL's rows stay for two seconds.

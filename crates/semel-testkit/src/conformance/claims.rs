@@ -75,7 +75,7 @@ pub async fn s01_mismatch_never_takes_over(subject: Subject) {
     let store = subject.store();
     let id = id("k");
     let first = won(&*store, claim_of(&id)).await;
-    done(store.doubt(DoubtArgs { id: id.clone(), guard: first.guard, cause: DoubtCause::NoAnswer })).await;
+    done(store.doubt(doubting(&first))).await;
     assert_eq!(standing(&*store, claim_of(&id)).await.state.kind(), StateKind::InDoubt);
     let mut other = takeover_of(&id);
     other.fingerprint.payload = request("900").payload;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use semel::State;
-use semel::record::{DoubtCause, StateKind};
-use semel::store::{DoubtArgs, ScanArgs};
+use semel::record::StateKind;
+use semel::store::ScanArgs;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -38,8 +38,7 @@ pub async fn s05_in_flight_never_expires_but_lapses(subject: Subject) {
     let doubted = refused(store.renew(renewal(&record, HOUR))).await.unwrap();
     let State::InFlight { lease_until, .. } = record.state else { panic!("a won record is in flight") };
     assert!(matches!(doubted.state, State::InDoubt { since, .. } if since == lease_until));
-    let said_late = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
-    assert_eq!(done(store.doubt(said_late)).await, Some(doubted));
+    assert_eq!(done(store.doubt(doubting(&record))).await, Some(doubted), "said late, of what has lapsed");
     purge_all(&subject).await;
     assert_eq!(won(&*store, takeover_of(&record.id)).await.generation, 2);
 }
@@ -142,8 +141,7 @@ pub async fn s06_doubts_are_absent_from_their_expiry_on(subject: Subject) {
         args.doubt_retention = LEASE;
         let record = won(&*store, args.clone()).await;
         if said {
-            let cause = DoubtCause::NoAnswer;
-            done(store.doubt(DoubtArgs { id: record.id.clone(), guard: record.guard, cause })).await;
+            done(store.doubt(doubting(&record))).await;
         } else {
             subject.advance(LEASE).await;
         }

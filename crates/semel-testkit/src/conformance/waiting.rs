@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use semel::record::{DoubtCause, ReleaseFrom};
-use semel::store::DoubtArgs;
+use semel::record::ReleaseFrom;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -57,14 +56,14 @@ pub async fn s12_a_release_wakes(subject: Subject) {
     let record = won(&*store, claim_of(&id("k"))).await;
     let release = releasing(&record, ReleaseFrom::Claim);
     is_woken_by(&subject, &record, async { drop(done(store.release(release)).await) }).await;
+    assert_eq!(subject.store().get(&record.id).await.unwrap(), None);
 }
 
 /// S12.
 pub async fn s12_a_doubt_and_a_takeover_wake(subject: Subject) {
     let store = subject.store();
     let record = won(&*store, claim_of(&id("k"))).await;
-    let doubt = DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer };
-    is_woken_by(&subject, &record, async { drop(done(store.doubt(doubt)).await) }).await;
+    is_woken_by(&subject, &record, async { drop(done(store.doubt(doubting(&record))).await) }).await;
     is_woken_by(&subject, &record, async { drop(won(&*store, takeover_of(&record.id)).await) }).await;
 }
 

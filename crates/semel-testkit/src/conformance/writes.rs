@@ -9,10 +9,6 @@ use semel::{State, Token};
 
 use super::*;
 
-fn doubting(record: &Record) -> DoubtArgs {
-    DoubtArgs { id: record.id.clone(), guard: record.guard, cause: DoubtCause::NoAnswer }
-}
-
 /// S3.
 pub async fn s03_a_stale_guard_changes_nothing(subject: Subject) {
     let store = subject.store();
