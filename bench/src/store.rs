@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use semel::clock::{Clock, SystemClock, Timestamp};
+use semel::engine::Limits;
+use semel::event::{Event, Observer};
 use semel::record::{ClaimArgs, Ending};
 use semel::store::{Claimed, CompleteArgs, Durability, Store, Written};
-use semel::{Fingerprint, Key, Operation, Outcome, Policy, RecordId, Tenant, fingerprint};
+use semel::{Engine, Fingerprint, Key, Operation, Outcome, Policy, RecordId, Tenant, fingerprint};
 use semel_store_embedded::{EmbeddedConfig, EmbeddedStore};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -303,21 +305,23 @@ async fn loaded(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
     Ok(())
 }
 
-/// Purges as long as the returned flag stands.
-fn keep_purging(store: &Arc<dyn Store>) -> (Arc<AtomicBool>, tokio::task::JoinHandle<usize>) {
-    let going = Arc::new(AtomicBool::new(true));
-    let (store, flag) = (Arc::clone(store), Arc::clone(&going));
-    let task = tokio::spawn(async move {
-        let mut purged = 0;
-        while flag.load(Ordering::Relaxed) {
-            match store.purge(1_000).await.expect("purging goes on") {
-                0 => tokio::time::sleep(Duration::from_millis(100)).await,
-                some => purged += some,
-            }
+/// Counts what a sweep removed.
+#[derive(Debug, Default)]
+struct Purged(AtomicU64);
+
+impl Observer for Purged {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Purged { records } = event {
+            self.0.fetch_add(*records as u64, Ordering::Relaxed);
         }
-        purged
-    });
-    (going, task)
+    }
+}
+
+/// Purges as an engine does, as long as the returned one lives.
+fn sweep(store: &Arc<dyn Store>, purged: &Arc<Purged>) -> Engine {
+    let engine = Engine::with(Arc::clone(store), Arc::clone(purged) as Arc<dyn Observer>, Limits::default());
+    engine.sweep_in_background(Duration::from_millis(100));
+    engine
 }
 
 async fn steady(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
@@ -329,13 +333,14 @@ async fn steady(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
     let config = EmbeddedConfig::new(folder.path().join("ours.db")).clock(clock.clone());
     let target = Ours::open(config, retention)?;
     fill(Arc::clone(&target), live, Some((clock.clone(), retention / u32::try_from(live)?))).await;
-    let (going, purging) = keep_purging(&target.store);
+    let purged = Arc::new(Purged::default());
+    let engine = sweep(&target.store, &purged);
     let numbers = AtomicU64::new(1 << 40);
     // Longer than the window of a segment, so that at least one is dropped.
     let time = Duration::from_secs(arguments.seconds.max(2) * 20);
     let figures = driver::open(target.clone(), RATE, time, &numbers).await;
-    going.store(false, Ordering::Relaxed);
-    let what = format!("1,200/s, {} purged", purging.await?);
+    drop(engine);
+    let what = format!("1,200/s, {} purged", purged.0.load(Ordering::Relaxed));
     show(rows, Row::new("steady", &what, 0, (figures, None)));
     Ok(())
 }
@@ -350,14 +355,14 @@ async fn expiry(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<(), Box<dy
     let numbers = AtomicU64::new(1 << 40);
     let time = Duration::from_secs(arguments.seconds);
     let (mut resting, mut purging) = (Vec::new(), Vec::new());
-    let mut purged = 0;
+    let purged = Arc::new(Purged::default());
     for _ in 0..arguments.rounds {
         resting.push(driver::closed(target.clone(), 64, time, &numbers).await);
-        let (going, task) = keep_purging(&target.store);
+        let engine = sweep(&target.store, &purged);
         purging.push(driver::closed(target.clone(), 64, time, &numbers).await);
-        going.store(false, Ordering::Relaxed);
-        purged += task.await?;
+        drop(engine);
     }
+    let purged = purged.0.load(Ordering::Relaxed);
     let (figures, _) = median(&resting, None);
     show(rows, Row::new("expiry", "not purging", 64, (figures, None)));
     let (figures, ratio) = median(&purging, Some(&resting));

@@ -306,7 +306,7 @@ mod tests {
         let class = Class { doubt: false, width_s: 1, until: NOW.plus(SECOND) };
         let rows = HashMap::from([(record.id.digest(), 0)]);
         let mut index = Index::default();
-        index.segments.insert(1, Segment { class, rows: 1, lookup: Lookup::Exact(rows) });
+        index.segments.insert(1, Segment { class, rows: 1, bytes: 0, lookup: Lookup::Exact(rows) });
         let get = Request::Get(record.id);
         let step_at = |time| step(&index, &ManualClock::at(time), Room::Enough, &get);
         assert!(matches!(step_at(class.until), Ok(Answer::Record(None))));

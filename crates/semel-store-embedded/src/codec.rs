@@ -1,7 +1,7 @@
 //! Record to row and back, and the checksums that tell a damaged row from a good one.
 //!
 //! A row's checksum covers its place, everything about the record, and the checksum of its body, so that a list of
-//! records is verified without reading bodies. Next: `parts`, a record taken apart, and [`crate::schema`], which has
+//! records is verified without reading bodies. Next: `parts`, a record taken apart, and [`crate::table`], which has
 //! the columns.
 
 use bytes::Bytes;
@@ -18,17 +18,6 @@ pub(crate) use parts::{Ended, Plain};
 
 /// Live claims of a file of format 1.
 pub(crate) const SELECT_IN_FLIGHT: &str = "SELECT * FROM in_flight";
-pub(crate) const INSERT_SETTLED: &str = "INSERT INTO settled VALUES \
-    (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
-pub(crate) const SELECT_SETTLED: &str = "SELECT * FROM settled WHERE place = ?1";
-/// Without the body, which comes last.
-pub(crate) const LIST_SETTLED: &str = "SELECT place, token, attempt, tenant, operation, key, variant, target, \
-    payload, generation, claimed_us, doubt_retention_us, state, cause, code, settled_us, expires_us, body_kept, \
-    body_bytes, body_checksum, checksum, head FROM settled WHERE place BETWEEN ?1 AND ?2";
-pub(crate) const REMOVE_SETTLED: &str = "UPDATE settled SET state = 0, attempt = x'', tenant = '', operation = '', \
-    key = '', variant = NULL, target = x'', payload = x'', head = x'', body = x'', body_bytes = 0, checksum = ?2 \
-    WHERE place = ?1";
-
 const REMOVED: i64 = 0;
 
 /// A body as it is stored: an LZ4 block when shorter than `bytes`.
@@ -147,7 +136,7 @@ pub(crate) fn insert_settled(
     Ok(())
 }
 
-/// Reads a row of [`SELECT_SETTLED`], or of [`LIST_SETTLED`] when `with_body` is false. `None` when the record was
+/// Reads a row of [`crate::table::select`], or of [`crate::table::list`] when `with_body` is false. `None` when the record was
 /// removed by name or resolved; its place is never used again.
 pub(crate) fn read_settled(row: &Row<'_>, with_body: bool) -> Result<Option<Record>, Fault> {
     let place: i64 = row.get(0)?;

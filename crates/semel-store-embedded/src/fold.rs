@@ -1,8 +1,8 @@
 //! The thread that takes settled records from the log to the tables, in large transactions, and keeps the tables in
 //! shape: sealing and dropping segments, and removing log files that are folded.
 //!
-//! Nobody waits for it: what is not folded yet is in the log and in memory. Next: [`crate::upkeep`], and
-//! [`crate::checkpoint`].
+//! Nobody waits for it: what is not folded yet is in the log and in memory. Next: [`crate::upkeep`]
+//! and [`crate::table`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +17,13 @@ use semel::digest::Digest;
 use semel::store::{StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
-use crate::checkpoint::Checkpointer;
 use crate::fault::Fault;
 use crate::index::{Candidate, Index, Pending, Settled};
 use crate::log::{Closed, Spare};
 use crate::owner::Owner;
 use crate::schema;
 use crate::segment::Class;
-use crate::upkeep::{self, Done, Sealing};
+use crate::upkeep::{self, Done, Dropping, Sealing};
 use crate::writer::read;
 
 mod append;
@@ -35,8 +34,11 @@ use append::{Appended, Appending, Layout};
 const FOLD_ENTRIES: usize = 1_024;
 /// At most so many entries, and about so many bytes, go in one transaction.
 const TRANSACTION_ENTRIES: usize = 2_048;
-pub(crate) const TRANSACTION_BYTES: usize = 4 << 20;
+pub(crate) const TRANSACTION_BYTES: usize = 512 << 10;
 const TRANSACTION_MIN_BYTES: usize = 64 << 10;
+/// From how many on the frames of SQLite's log are moved to the file. A sync of more would hold up those of our log, on
+/// the same disk, for longer than a caller is meant to wait.
+const MOVE_FRAMES: i32 = 64;
 /// Fewer entries wait this long for more.
 const FOLD_AFTER: Duration = Duration::from_millis(200);
 
@@ -94,10 +96,11 @@ pub(crate) struct Folder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Arc<Health>,
     pub(crate) segment_rows: u32,
-    pub(crate) checkpointer: Checkpointer,
     /// Segments that grow no more and are not sealed.
     pub(crate) due: VecDeque<u32>,
     pub(crate) sealing: Option<Sealing>,
+    /// The expired segment that was looked at last.
+    pub(crate) dropping: Option<Dropping>,
     /// Sealed segments whose digests are still in `segment_log`.
     pub(crate) logged: VecDeque<u32>,
     /// Log files that may hold entries to fold.
@@ -328,12 +331,15 @@ impl Folder {
         if let Some(why) = self.health.broken() {
             return Err(Fault::Io(format!("{why}; reopen the store")));
         }
-        let dropped = self.drop_slice(now, limit);
+        let Some(expired) = read(&self.index).first_expired(now) else { return Ok((0, false)) };
+        let mut dropping = self.dropping.filter(|known| known.segment == expired.segment).unwrap_or(expired);
+        let dropped = self.drop_slice(&mut dropping, now, limit);
         if let Err(fault) = &dropped {
             self.settle(Some(fault));
         }
-        let (records, more, done) = dropped?;
-        if records > 0 {
+        let (records, done) = dropped?;
+        self.dropping = Some(dropping);
+        if dropping.is_counted() {
             // Whether there is room again, the next fold finds out.
             self.health.full.store(false, Ordering::Relaxed);
         }
@@ -342,36 +348,49 @@ impl Folder {
         }
         write(&self.index).absorb_upkeep(done);
         self.pace();
-        Ok((records, more))
+        Ok((records, true))
     }
 
-    fn drop_slice(&self, now: Timestamp, limit: u32) -> Result<(usize, bool, Done), Fault> {
-        let Some(expired) = read(&self.index).first_expired(now) else {
-            return Ok((0, false, Done::Nothing));
-        };
+    fn drop_slice(
+        &self,
+        dropping: &mut Dropping,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<(usize, Done), Fault> {
+        let records = dropping.count(&self.conn, limit)?;
+        if !dropping.is_counted() {
+            return Ok((records, Done::Nothing));
+        }
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let dropped = upkeep::drop_slice(&self.conn, expired, limit)?;
+        let done = dropping.slice(&self.conn)?;
         // Else the records would be missed by a clock that was set back.
         self.note_time(now)?;
         self.conn.execute_batch("COMMIT")?;
-        Ok(dropped)
+        Ok((records, done))
     }
 
     /// What cannot be moved now stays in SQLite's log: without room the next fold finds out, and when somebody else
     /// moves it, it is moved.
     fn pace(&self) {
-        match self.checkpointer.pace(&self.conn) {
-            Err(fault) if fault.kind() != StoreErrorKind::Full && !fault.is_busy() => {
-                self.health.break_down(&fault);
-            }
-            _ => {}
+        if let Err(fault) = self.checkpoint()
+            && fault.kind() != StoreErrorKind::Full
+            && !fault.is_busy()
+        {
+            self.health.break_down(&fault);
         }
+    }
+
+    fn checkpoint(&self) -> Result<(), Fault> {
+        let (frames, moved) = self.conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::NOOP)?;
+        if frames - moved >= MOVE_FRAMES {
+            self.conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE)?;
+        }
+        Ok(())
     }
 
     fn close(mut self) {
         let whole = self.fold_all().is_ok();
-        let Self { conn, checkpointer, clock, index, health, closed, spare, owner, .. } = self;
-        drop(checkpointer);
+        let Self { conn, clock, index, health, closed, spare, owner, .. } = self;
         spare.remove();
         if health.broken().is_none() {
             let reached = clock.now().as_micros().max(read(&index).last.0);

@@ -18,6 +18,7 @@ use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::near::Near;
 use crate::segment::{Class, Place};
+use crate::table;
 
 /// About how many digests lie in one chunk of a sealed segment's index.
 const CHUNK_DIGESTS: u32 = 128;
@@ -75,6 +76,8 @@ pub(crate) struct Pending {
 pub(crate) struct Segment {
     pub(crate) class: Class,
     pub(crate) rows: u32,
+    /// About how much was appended since the store was opened.
+    pub(crate) bytes: usize,
     pub(crate) lookup: Lookup,
 }
 
@@ -219,10 +222,12 @@ pub(crate) enum Resolved {
 }
 
 fn read(conn: &Connection, place: Place) -> Result<Option<Record>, Fault> {
-    let mut select = conn.prepare_cached(codec::SELECT_SETTLED)?;
-    let mut rows = select.query([place.to_sql()])?;
-    let row = rows.next()?.ok_or(Fault::Missing(place.to_sql()))?;
-    codec::read_settled(row, true)
+    table::read(conn, place, || {
+        let mut select = conn.prepare_cached(&table::select(place.segment))?;
+        let mut rows = select.query([place.to_sql()])?;
+        let row = rows.next()?.ok_or(Fault::Missing(place.to_sql()))?;
+        codec::read_settled(row, true)
+    })
 }
 
 /// How many chunks the index of a sealed segment has.

@@ -17,7 +17,6 @@
 //! `watch`. Apart from all that: [`transaction`], for callers who keep their own
 //! data in SQLite and want effect and record to commit together.
 
-mod checkpoint;
 mod claim;
 mod codec;
 pub mod config;
@@ -34,6 +33,7 @@ mod reader;
 mod schema;
 mod segment;
 pub mod store;
+mod table;
 pub mod transaction;
 mod upkeep;
 mod watch;

@@ -15,7 +15,6 @@ use semel::digest::Digest;
 use semel::store::{Durability, StoreErrorKind};
 use semel::{State, Token};
 
-use crate::checkpoint::Checkpointer;
 use crate::codec;
 use crate::config::{EmbeddedConfig, OpenError, OpenErrorKind};
 use crate::entry::Entry;
@@ -28,12 +27,15 @@ use crate::owner::{Owner, private};
 use crate::reader;
 use crate::schema;
 use crate::segment::{self, Class, Place};
+use crate::table;
 use crate::watch::Watchers;
 use crate::writer::{self, Writer};
 
 /// The smallest release without known faults of the write-ahead log.
 const SQLITE_MIN: i32 = 3_051_003;
 const PAGE_BYTES: u32 = 8_192;
+/// Those on a table of a segment are one for each.
+pub(crate) const STATEMENTS: usize = 64;
 
 /// Opens the file and makes everything but the threads.
 pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
@@ -69,9 +71,9 @@ pub(crate) fn open(config: &EmbeddedConfig) -> Result<Opened, OpenError> {
         clock: Arc::clone(&clock),
         health: Arc::clone(&health),
         segment_rows: config.segment_rows,
-        checkpointer: Checkpointer::start(path).map_err(io)?,
         due: tables.due,
         sealing: None,
+        dropping: None,
         logged,
         closed: found.closed.into(),
         spare,
@@ -160,7 +162,7 @@ fn connect(path: &Path, config: &EmbeddedConfig) -> Result<Connection, rusqlite:
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.pragma_update(None, "cache_size", -8_192)?;
-    conn.set_prepared_statement_cache_capacity(32);
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
     if let Some(bytes) = config.file_max_bytes {
         conn.pragma_update(
             None,
@@ -256,7 +258,7 @@ fn load_segments(conn: &Connection, index: &mut Index) -> Result<(), Fault> {
             (None, None) => Lookup::Exact(HashMap::new()),
             _ => return Err(wrong()),
         };
-        index.segments.insert(id, Segment { class, rows: rows.unwrap_or(0), lookup });
+        index.segments.insert(id, Segment { class, rows: rows.unwrap_or(0), bytes: 0, lookup });
     }
     Ok(())
 }
@@ -269,8 +271,7 @@ fn load_log(conn: &Connection, index: &mut Index) -> Result<VecDeque<u32>, Fault
         conn.prepare("SELECT place, digests, checksum FROM segment_log WHERE place BETWEEN ?1 AND ?2")?;
     for (id, segment) in &mut index.segments {
         let Lookup::Exact(known) = &mut segment.lookup else { continue };
-        let (first, last) = Place::range(*id);
-        let mut found = select.query([first, last])?;
+        let mut found = select.query(Place::range(*id))?;
         let wrong = || Fault::damaged(format!("the log of segment {id} is damaged"));
         while let Some(row) = found.next()? {
             let place: i64 = row.get(0)?;
@@ -285,12 +286,10 @@ fn load_log(conn: &Connection, index: &mut Index) -> Result<VecDeque<u32>, Fault
                 segment.rows += 1;
             }
         }
-        let newest: Option<i64> = conn
-            .prepare_cached("SELECT max(place) FROM settled WHERE place BETWEEN ?1 AND ?2")?
-            .query_row([first, last], |row| row.get(0))?;
-        let end = newest.map_or(first, |newest| newest + 1);
-        // Rows of an expired segment may have been dropped already.
-        if newest.is_some() && end != Place::new(*id, segment.rows).to_sql() {
+        // The table of an expired segment may have been dropped already.
+        if let Some(newest) = table::newest(conn, *id)?
+            && newest + 1 != Place::new(*id, segment.rows).to_sql()
+        {
             return Err(Fault::damaged(format!("segment {id} has lost its newest rows")));
         }
         due.extend(index.growing.insert(segment.class, *id));

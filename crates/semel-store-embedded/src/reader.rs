@@ -17,7 +17,9 @@ use tokio::sync::Semaphore;
 use crate::codec;
 use crate::fault::Fault;
 use crate::index::Index;
+use crate::open::STATEMENTS;
 use crate::segment::Place;
+use crate::table;
 
 /// How many read at once; more wait.
 const READERS: usize = 4;
@@ -69,6 +71,7 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.pragma_update(None, "cache_size", -512)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
 }
 
@@ -102,8 +105,8 @@ pub(crate) struct Scan {
     page: Page,
     /// From where on settled records are read, when the page has room for them.
     from: Option<i64>,
-    /// Segments to read, as first and last place.
-    ranges: Vec<(i64, i64)>,
+    /// Segments to read, as first place and the one after the last.
+    ranges: Vec<(Place, Place)>,
     /// Records whose rows in the tables are not how they stand.
     newer: HashSet<Digest>,
     args: ScanArgs,
@@ -144,8 +147,7 @@ impl Scan {
             .segments
             .iter()
             .filter(|(_, segment)| now < segment.class.until && wanted(segment.class.doubt));
-        let ranges =
-            live.map(|(id, segment)| (Place::new(*id, 0).to_sql(), Place::new(*id, segment.rows).to_sql()));
+        let ranges = live.map(|(id, segment)| (Place::new(*id, 0), Place::new(*id, segment.rows)));
         let over = index.in_flight.iter().filter(|(_, live)| live.over).map(|(digest, _)| *digest);
         let newer = over.chain(index.pending.keys().copied()).collect();
         Some(Self { page, from, ranges: ranges.collect(), newer, args })
@@ -155,23 +157,41 @@ impl Scan {
     pub(crate) fn finish(mut self, conn: &Connection) -> Result<Page, Fault> {
         let Some(from) = self.from else { return Ok(self.page) };
         let mut budget = SCAN_ROWS;
-        for (first, end) in self.ranges.into_iter().filter(|(_, end)| from < *end) {
-            let mut select = conn.prepare_cached(codec::LIST_SETTLED)?;
-            let mut rows = select.query([first.max(from), end - 1])?;
-            while let Some(row) = rows.next()? {
-                let place: i64 = row.get(0)?;
-                if self.page.records.len() == self.args.limit || budget == 0 {
-                    self.page.next = Some(Cursor::Settled(place).text());
-                    return Ok(self.page);
-                }
-                budget -= 1;
-                let Some(record) = codec::read_settled(row, false)? else { continue };
-                if self.newer.contains(&record.id.digest()) {
-                    continue;
-                }
-                self.page.records.extend(record.at(self.page.now).filter(|record| self.args.admits(record)));
+        let ranges = std::mem::take(&mut self.ranges).into_iter();
+        for (first, end) in ranges.filter(|(_, end)| from < end.to_sql()) {
+            let range = [first.to_sql().max(from), end.to_sql() - 1];
+            match table::read(conn, first, || self.read(conn, first.segment, range, &mut budget)) {
+                Ok(true) => break,
+                // A table that is gone was dropped since the page was begun: everything in it had expired.
+                Ok(false) | Err(Fault::Missing(_)) => {}
+                Err(fault) => return Err(fault),
             }
         }
         Ok(self.page)
+    }
+
+    /// Adds what the segment has between two places, or says that no more fits on the page.
+    fn read(
+        &mut self,
+        conn: &Connection,
+        segment: u32,
+        range: [i64; 2],
+        budget: &mut i64,
+    ) -> Result<bool, Fault> {
+        let mut select = conn.prepare_cached(&table::list(segment))?;
+        let mut rows = select.query(range)?;
+        while let Some(row) = rows.next()? {
+            if self.page.records.len() == self.args.limit || *budget == 0 {
+                self.page.next = Some(Cursor::Settled(row.get(0)?).text());
+                return Ok(true);
+            }
+            *budget -= 1;
+            let Some(record) = codec::read_settled(row, false)? else { continue };
+            if self.newer.contains(&record.id.digest()) {
+                continue;
+            }
+            self.page.records.extend(record.at(self.page.now).filter(|record| self.args.admits(record)));
+        }
+        Ok(false)
     }
 }

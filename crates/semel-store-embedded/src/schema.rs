@@ -1,8 +1,8 @@
 //! The tables of the file, and how a file of an older format becomes one of this format.
 //!
-//! `settled` holds everything that expires, appended segment by segment; a row is never removed before its whole
-//! segment is, so that a missing row is damage and not absence. The `segment` tables say which segments there are and
-//! find a digest in them. `folded` says up to where the log is in these tables. `records` is for people. Live claims
+//! The `settled` tables, made by [`crate::table`], hold everything that expires, one for each segment; a row is never
+//! removed before its whole segment is, so that a missing row is damage and not absence. The `segment` tables say which
+//! segments there are and find a digest in them. `folded` says up to where the log is in these tables. `records` is for people. Live claims
 //! are in the log only.
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -12,12 +12,16 @@ use semel::clock::Timestamp;
 use crate::codec;
 use crate::config::OpenErrorKind;
 use crate::fault::Fault;
+use crate::table;
 
 /// "Seml": what tells our files from other SQLite files.
 const APPLICATION_ID: i32 = 0x5365_6d6c;
 
+type Migration = fn(&Connection) -> Result<(), rusqlite::Error>;
+
 /// What makes a file of format N from one of format N - 1, in order.
-const MIGRATIONS: [&str; 2] = [FORMAT_1, FORMAT_2];
+const MIGRATIONS: [Migration; 3] =
+    [|conn| conn.execute_batch(FORMAT_1), |conn| conn.execute_batch(FORMAT_2), table::part];
 
 const FORMAT_1: &str = "
 CREATE TABLE meta (
@@ -144,7 +148,7 @@ pub(crate) fn migrate(conn: &mut Connection) -> Result<(), Refusal> {
     let format = format_of(conn)?;
     let tx = conn.transaction().map_err(refuse)?;
     for (number, step) in (1..).zip(MIGRATIONS).skip(format) {
-        tx.execute_batch(step).map_err(refuse)?;
+        step(&tx).map_err(refuse)?;
         tx.pragma_update(None, "user_version", number).map_err(refuse)?;
     }
     if format == 0 {

@@ -27,8 +27,8 @@ use crate::reader::{Readers, Scan};
 use crate::watch::Watchers;
 use crate::writer::{Answer, Envelope, QUEUE, Request};
 
-/// How many rows of an expired segment go in one transaction.
-const PURGE_SLICE: u32 = 64;
+/// How many rows of an expired segment are looked at in one go, while nothing is folded.
+const PURGE_SLICE: u32 = 1_024;
 /// Larger bodies are compressed off the async threads.
 const PACK_INLINE_MAX_BYTES: usize = 256 * 1024;
 

@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::filter::Filter;
 use crate::index::{self, Index, Lookup};
 use crate::segment::{self, Class, Place};
+use crate::table;
 
 /// How much of a segment's index is written per transaction.
 const SEAL_CHUNKS: u32 = 24;
@@ -113,30 +114,49 @@ pub(crate) fn trim_log(conn: &Connection, segment: u32) -> Result<bool, Fault> {
     Ok(conn.prepare_cached(DROP_LOG)?.execute(params![first, last, DROP_ROWS])? > 0)
 }
 
-/// Drops up to `limit` rows of the expired segment `id`, or some of what belongs to it. The first number is how many
-/// records went; the second says whether there may be more to drop.
-pub(crate) fn drop_slice(conn: &Connection, id: u32, limit: u32) -> Result<(usize, bool, Done), Fault> {
-    let (first, last) = Place::range(id);
-    let start: Option<i64> = conn
-        .prepare_cached("SELECT min(place) FROM settled WHERE place BETWEEN ?1 AND ?2")?
-        .query_row([first, last], |row| row.get(0))?;
-    if let Some(start) = start {
-        let end = start + i64::from(limit) - 1;
-        let range = [start, end.min(last)];
-        let records: u32 = conn
-            .prepare_cached("SELECT count(*) FROM settled WHERE place BETWEEN ?1 AND ?2 AND state <> 0")?
-            .query_row(range, |row| row.get(0))?;
-        conn.prepare_cached("DELETE FROM settled WHERE place BETWEEN ?1 AND ?2")?.execute(range)?;
-        return Ok((usize::try_from(records).unwrap_or(usize::MAX), true, Done::Nothing));
-    }
-    for delete in [DROP_INDEX, DROP_LOG] {
-        if conn.prepare_cached(delete)?.execute(params![first, last, DROP_ROWS])? > 0 {
-            return Ok((0, true, Done::Nothing));
+/// An expired segment on its way out.
+#[derive(Clone, Copy)]
+pub(crate) struct Dropping {
+    pub(crate) segment: u32,
+    pub(crate) rows: u32,
+    /// How many of the rows were counted.
+    pub(crate) counted: u32,
+}
+
+impl Dropping {
+    /// Counts up to `limit` of its records; nothing goes before the last was counted.
+    pub(crate) fn count(&mut self, conn: &Connection, limit: u32) -> Result<usize, Fault> {
+        let end = self.counted.saturating_add(limit).min(self.rows);
+        if self.counted == end || !table::exists(conn, self.segment)? {
+            self.counted = self.rows;
+            return Ok(0);
         }
+        let at = |row| Place::new(self.segment, row);
+        let records = table::count(conn, at(self.counted), at(end - 1))?;
+        self.counted = end;
+        Ok(records)
     }
-    conn.prepare_cached("DELETE FROM segment_filters WHERE id = ?1")?.execute([id])?;
-    conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
-    Ok((0, true, Done::Dropped(id)))
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted == self.rows
+    }
+
+    /// Drops its table, or else some of what belongs to it.
+    pub(crate) fn slice(&self, conn: &Connection) -> Result<Done, Fault> {
+        if table::exists(conn, self.segment)? {
+            table::drop(conn, self.segment)?;
+            return Ok(Done::Nothing);
+        }
+        let (first, last) = Place::range(self.segment);
+        for delete in [DROP_INDEX, DROP_LOG] {
+            if conn.prepare_cached(delete)?.execute(params![first, last, DROP_ROWS])? > 0 {
+                return Ok(Done::Nothing);
+            }
+        }
+        conn.prepare_cached("DELETE FROM segment_filters WHERE id = ?1")?.execute([self.segment])?;
+        conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([self.segment])?;
+        Ok(Done::Dropped(self.segment))
+    }
 }
 
 impl Index {
@@ -158,8 +178,9 @@ impl Index {
     }
 
     /// The oldest segment of which every record has expired.
-    pub(crate) fn first_expired(&self, now: Timestamp) -> Option<u32> {
-        self.segments.iter().find(|(_, segment)| now >= segment.class.until).map(|(id, _)| *id)
+    pub(crate) fn first_expired(&self, now: Timestamp) -> Option<Dropping> {
+        let expired = self.segments.iter().find(|(_, segment)| now >= segment.class.until);
+        expired.map(|(id, segment)| Dropping { segment: *id, rows: segment.rows, counted: 0 })
     }
 
     /// Segments that no record can join any more; they are taken off the growing ones.

@@ -354,6 +354,51 @@ async fn other_files_and_newer_formats_are_refused_and_left_as_they_are() {
     assert_eq!(refusal(&folder.path().join("no/such/folder/semel.db")), OpenErrorKind::Io);
 }
 
+/// Tables of segments, and rows of those that find something in them.
+fn left_in(path: &Path) -> (u32, u32) {
+    let conn = Connection::open(path).unwrap();
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+    let tables = count("SELECT count(*) FROM sqlite_schema WHERE name GLOB 'settled_[1-9]*'");
+    let others = ["segments", "segment_filters", "segment_log", "segment_index"];
+    (tables, others.iter().map(|table| count(&format!("SELECT count(*) FROM {table}"))).sum())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_segment_goes_whole_also_when_its_process_ended_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("semel.db");
+    let records = example(&path).await;
+    let (tables, others) = left_in(&path);
+    assert!(tables > 2 && others > 2 * tables, "{tables} tables, {others} rows");
+    // As a crash leaves it after the first step.
+    Connection::open(&path).unwrap().execute_batch("DROP VIEW records; DROP TABLE settled_1").unwrap();
+    let clock = clock();
+    let open = || EmbeddedStore::open(EmbeddedConfig::new(&path).clock(clock.clone())).unwrap();
+    let mut refused = 0;
+    let store = open();
+    for record in &records {
+        match store.get(&record.id).await {
+            Ok(found) => assert!(found.is_some()),
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && refused < records.len());
+    drop(store);
+    clock.advance(HOUR * 24 * 90);
+    let store = open();
+    let mut purged = 0;
+    while let some @ 1.. = store.purge(10).await.unwrap() {
+        assert!(some <= 10);
+        purged += some;
+    }
+    assert_eq!(purged, records.len() - refused);
+    drop(store);
+    assert_eq!(left_in(&path), (0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_can_read_the_file_with_the_sqlite3_shell() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,14 +12,26 @@ use crate::codec;
 use crate::fault::Fault;
 use crate::index::{self, Candidate, Index, Lookup, Segment, Settled};
 use crate::segment::{self, Class, Place};
+use crate::table;
+
+/// How large a segment becomes, about: it is dropped in one go, while nothing is folded.
+const SEGMENT_BYTES: usize = 256 << 20;
 
 /// Which segments grow, and where.
 pub(super) struct Layout {
     segment_rows: u32,
+    segment_bytes: usize,
     pub(super) newest: u32,
     pub(super) growing: HashMap<Class, u32>,
     /// By segment.
-    rows: HashMap<u32, u32>,
+    fill: HashMap<u32, Fill>,
+}
+
+/// How much is in a segment.
+#[derive(Clone, Copy, Default)]
+struct Fill {
+    rows: u32,
+    bytes: usize,
 }
 
 /// Appends settled records to their segments, within one transaction.
@@ -35,17 +47,29 @@ pub(super) struct Appended {
     /// The row that the first record has.
     first: u32,
     digests: Vec<Digest>,
+    bytes: usize,
 }
 
 impl Layout {
     pub(super) fn of(index: &Index, segment_rows: u32, newest: u32) -> Self {
-        let rows = |id: &u32| index.segments.get(id).map_or(0, |segment| segment.rows);
+        let fill = |id: &u32| {
+            let segment = index.segments.get(id);
+            segment.map_or(Fill::default(), |Segment { rows, bytes, .. }| Fill { rows: *rows, bytes: *bytes })
+        };
         Self {
             segment_rows,
+            segment_bytes: SEGMENT_BYTES,
             newest: index.segments.last_key_value().map_or(0, |(id, _)| *id).max(newest),
-            rows: index.growing.values().map(|id| (*id, rows(id))).collect(),
+            fill: index.growing.values().map(|id| (*id, fill(id))).collect(),
             growing: index.growing.clone(),
         }
+    }
+}
+
+impl Layout {
+    fn has_room(&self, segment: u32) -> bool {
+        let Fill { rows, bytes } = self.fill[&segment];
+        rows < self.segment_rows && bytes < self.segment_bytes
     }
 }
 
@@ -54,17 +78,20 @@ impl Appending<'_> {
     pub(super) fn append(&mut self, settled: &Settled) -> Result<(), Fault> {
         let class = Class::of(&settled.record, self.now);
         let growing = self.layout.growing.get(&class).copied();
-        let segment = match growing.filter(|segment| self.layout.rows[segment] < self.layout.segment_rows) {
+        let segment = match growing.filter(|segment| self.layout.has_room(*segment)) {
             Some(segment) => segment,
             None => self.begin_segment(class)?,
         };
-        let rows = self.layout.rows.entry(segment).or_default();
-        let place = Place::new(segment, *rows);
+        let fill = self.layout.fill.entry(segment).or_default();
+        let place = Place::new(segment, fill.rows);
         let appended = self.appended.entry(segment);
-        let appended = appended.or_insert_with(|| Appended { class, first: *rows, digests: Vec::new() });
+        let appended =
+            appended.or_insert_with(|| Appended { class, first: fill.rows, digests: Vec::new(), bytes: 0 });
         appended.digests.push(settled.record.id.digest());
-        *rows += 1;
-        let mut insert = self.conn.prepare_cached(codec::INSERT_SETTLED)?;
+        appended.bytes += settled.body.stored_bytes();
+        fill.rows += 1;
+        fill.bytes += settled.body.stored_bytes();
+        let mut insert = self.conn.prepare_cached(&table::insert(segment))?;
         codec::insert_settled(&mut insert, place.to_sql(), &settled.record, &settled.body)
     }
 
@@ -80,8 +107,9 @@ impl Appending<'_> {
                 segment::checksum(id, class, None, &[]),
             ],
         )?;
+        table::create(self.conn, id)?;
         self.layout.growing.insert(class, id);
-        self.layout.rows.insert(id, 0);
+        self.layout.fill.insert(id, Fill::default());
         Ok(id)
     }
 
@@ -94,7 +122,7 @@ impl Appending<'_> {
             };
             for row in rows {
                 let place = Place::new(segment, row).to_sql();
-                let mut remove = self.conn.prepare_cached(codec::REMOVE_SETTLED)?;
+                let mut remove = self.conn.prepare_cached(&table::remove(segment))?;
                 remove.execute(params![place, codec::removed_checksum(place)])?;
             }
         }
@@ -124,8 +152,10 @@ impl Index {
             let segment = self.segments.entry(id).or_insert_with(|| Segment {
                 class: appended.class,
                 rows: 0,
+                bytes: 0,
                 lookup: Lookup::Exact(HashMap::new()),
             });
+            segment.bytes += appended.bytes;
             let Lookup::Exact(rows) = &mut segment.lookup else {
                 unreachable!("a sealed segment does not grow");
             };
@@ -138,5 +168,47 @@ impl Index {
             .into_iter()
             .filter_map(|(class, id)| self.growing.insert(class, id).filter(|before| *before != id));
         overtaken.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use semel::record::{AttemptId, Guard};
+    use semel::{Fingerprint, Key, Operation, Outcome, Record, RecordId, State, Tenant, Token};
+
+    use super::*;
+    use crate::codec::Body;
+    use crate::schema;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn settled(body: &'static [u8]) -> Settled {
+        let digest = Digest::from_bytes([1; 16]);
+        let expires_at = NOW.plus(Duration::from_secs(3_600));
+        let record = Record {
+            id: RecordId::new(Tenant::id(&["acme"]), Operation::http(), Key::new("k").unwrap()),
+            fingerprint: Fingerprint { target: digest, payload: digest },
+            guard: Guard { token: Token(1), attempt: AttemptId::from_bytes([0; 16]) },
+            generation: 1,
+            claimed_at: NOW,
+            doubt_retention: Duration::from_secs(3_600),
+            state: State::Completed { outcome: Outcome::default(), completed_at: NOW, expires_at },
+        };
+        Settled { record, body: Body::pack(&body.into(), usize::MAX) }
+    }
+
+    #[test]
+    fn a_segment_is_full_with_so_many_rows_or_so_many_bytes() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn).unwrap();
+        let layout = Layout { segment_rows: 3, segment_bytes: 1_000, ..Layout::of(&Index::default(), 0, 0) };
+        let mut appending = Appending { conn: &conn, now: NOW, layout, appended: BTreeMap::new() };
+        for body in [&[b'x'; 600][..], &[b'x'; 600], b"", b"", b"", b""] {
+            appending.append(&settled(body)).unwrap();
+        }
+        let rows: Vec<usize> = appending.appended.values().map(|appended| appended.digests.len()).collect();
+        assert_eq!(rows, [2, 3, 1]);
     }
 }
