@@ -121,8 +121,13 @@ async fn it_starts_quickly_and_idles_in_little_memory() {
         first_bytes / 1024,
         resident_bytes / 1024
     );
-    assert!(first_bytes.max(resident_bytes) < 25 * MIB);
-    // The promise is 100 ms of a release build; a debug build beside other work may take longer.
-    let limit = if cfg!(debug_assertions) { Duration::from_secs(1) } else { Duration::from_millis(100) };
+    // The promise is 25 MiB and 100 ms of a release build. Of a debug build the code alone takes 22 MiB, and it may take
+    // longer beside other work.
+    let (bytes, limit) = if cfg!(debug_assertions) {
+        (30 * MIB, Duration::from_secs(1))
+    } else {
+        (25 * MIB, Duration::from_millis(100))
+    };
+    assert!(first_bytes.max(resident_bytes) < bytes);
     assert!(quickest < limit, "{quickest:?}");
 }

@@ -1,8 +1,8 @@
 //! The thread that takes settled records from the log to the tables, in large transactions, and keeps the tables in
 //! shape: sealing and dropping segments, and removing log files that are folded.
 //!
-//! Nobody waits for it: what is not folded yet is in the log and in memory. Next: [`crate::upkeep`]
-//! and [`crate::table`].
+//! Nobody waits for it: what is not folded yet is in the log and in memory. Next: [`crate::upkeep`] and
+//! [`crate::table`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};

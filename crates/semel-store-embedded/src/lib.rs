@@ -12,10 +12,10 @@
 //!
 //! In reading order: [`config`] (what can be chosen), [`store`] (the trait, and which thread does what), `writer`
 //! (group commit), `claim` (the transitions of a batch), `log` and `entry` (what is synced), `index` and `segment`
-//! (where a record is), `fold` (from the log to the tables), `upkeep` (sealing and dropping segments), `reader`, `codec`
-//! (record to row and back), `schema`, `open` (what a crash left), `owner` (one process per file), `checkpoint`,
-//! `watch`. Apart from all that: [`transaction`], for callers who keep their own
-//! data in SQLite and want effect and record to commit together.
+//! (where a record is), `fold` (from the log to the tables), `upkeep` (sealing and dropping segments), `table` (one for
+//! each segment), `reader`, `codec` (record to row and back), `schema`, `open` (what a crash left), `owner` (one process per
+//! file), `watch`. Apart from all that: [`transaction`], for callers who keep their own data in SQLite and want effect and
+//! record to commit together.
 
 mod claim;
 mod codec;

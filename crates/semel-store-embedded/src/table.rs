@@ -118,7 +118,7 @@ pub(crate) fn read<T>(
     })
 }
 
-/// How many of the rows up to `last` have a record, from `first` on.
+/// How many rows from `first` to `last` have a record.
 pub(crate) fn count(conn: &Connection, first: Place, last: Place) -> Result<usize, Fault> {
     let count = format!(
         "SELECT count(*) FROM settled_{} WHERE place BETWEEN ?1 AND ?2 AND state <> 0",
