@@ -195,3 +195,30 @@ impl Scan {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::index::{Lookup, Segment};
+    use crate::schema;
+    use crate::segment::Class;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    #[test]
+    fn a_page_passes_over_a_segment_that_was_dropped_after_it_was_begun() {
+        let class = Class { doubt: false, width_s: 1, until: NOW.plus(Duration::from_secs(1)) };
+        let mut index = Index::default();
+        index.segments.insert(1, Segment { class, rows: 1, bytes: 0, lookup: Lookup::Exact(HashMap::new()) });
+        let args =
+            ScanArgs { tenant: None, operation: None, key: None, state: None, cursor: None, limit: 10 };
+        let scan = Scan::begin(&index, args, NOW).unwrap();
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn).unwrap();
+        let page = scan.finish(&conn).unwrap();
+        assert!(page.records.is_empty() && page.next.is_none());
+    }
+}

@@ -118,9 +118,9 @@ pub(crate) fn trim_log(conn: &Connection, segment: u32) -> Result<bool, Fault> {
 #[derive(Clone, Copy)]
 pub(crate) struct Dropping {
     pub(crate) segment: u32,
-    pub(crate) rows: u32,
+    rows: u32,
     /// How many of the rows were counted.
-    pub(crate) counted: u32,
+    counted: u32,
 }
 
 impl Dropping {
