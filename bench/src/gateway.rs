@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Ends a measurement after so many requests instead.
     #[arg(long)]
     requests: Option<u64>,
+    /// So many requests a second from all callers together, instead of as many as they get answered.
+    #[arg(long, conflicts_with = "one_core")]
+    rate: Option<u64>,
     /// How long each effect takes.
     #[arg(long, default_value_t = 0)]
     pause_ms: u64,
@@ -214,6 +217,7 @@ fn measure(
         callers,
         milliseconds: arguments.milliseconds,
         requests: arguments.requests,
+        rate: arguments.rate,
         pause_ms: arguments.pause_ms,
         key_header: about.and_then(|about| about.key_header.clone()),
         http2: arguments.http2.filter(|_| middle.name != "none"),

@@ -84,6 +84,7 @@ fn written(all: &All) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
         ("gateway", tables::gateway(&gateway(&CALLERS)?)),
         ("one-core", tables::gateway(&gateway(&["one-core"])?)),
         ("http2", tables::gateway(&gateway(&["http2"])?)),
+        ("paced", tables::gateway(&gateway(&["paced-fresh", "paced-replay"])?)),
         ("crowd", tables::crowd(&gateway(&CROWDS)?)),
         ("memory", tables::memory(&gateway(&["memory"])?)),
         ("embedded", tables::stores(&store(&EMBEDDED)?)),
@@ -167,8 +168,8 @@ mod tests {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let page = std::fs::read_to_string(docs.join("performance.md")).expect("the page");
         let names = [
-            "machine", "gateway", "one-core", "http2", "crowd", "memory", "embedded", "redis", "postgres",
-            "library", "peers",
+            "machine", "gateway", "one-core", "http2", "paced", "crowd", "memory", "embedded", "redis",
+            "postgres", "library", "peers",
         ];
         for name in names {
             put(&page, name, "").unwrap_or_else(|error| panic!("{error}"));

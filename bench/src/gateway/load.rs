@@ -1,4 +1,5 @@
-//! Callers in a closed loop over HTTP/1.1 or HTTP/2, who look at every answer.
+//! Callers over HTTP/1.1 or HTTP/2, who look at every answer: in a closed loop, or as many requests a second as are
+//! asked for.
 //!
 //! They live in the upstream's process. A wrong answer ends the measurement: a fast wrong answer is none. Next: `caller`.
 
@@ -60,6 +61,9 @@ pub(super) struct Load {
     /// They stop after so long, or after so many requests.
     pub(super) milliseconds: u64,
     pub(super) requests: Option<u64>,
+    /// So many a second, evenly, however long answers take: latency is from when a request was due, so that one that had
+    /// to wait for a caller counts as late.
+    pub(super) rate: Option<u64>,
     /// How long the effect takes.
     pub(super) pause_ms: u64,
     /// A header that carries the key to the effect, where the middle keeps `Idempotency-Key` to itself.
@@ -92,6 +96,7 @@ pub(super) struct Saw {
 
 struct Callers {
     load: Load,
+    begun: Instant,
     until: Instant,
     next: Cell<u64>,
     fresh: Cell<u64>,
@@ -103,8 +108,9 @@ struct Callers {
 
 pub(super) async fn run(load: Load, book: &RefCell<Book>) -> Result<Saw, Box<dyn Error>> {
     let mut callers = Callers {
-        until: Instant::now() + Duration::from_secs(600),
         load,
+        begun: Instant::now(),
+        until: Instant::now() + Duration::from_secs(600),
         next: Cell::new(0),
         fresh: Cell::new(0),
         first: RefCell::default(),
@@ -117,8 +123,8 @@ pub(super) async fn run(load: Load, book: &RefCell<Book>) -> Result<Saw, Box<dyn
             callers.ask(&mut connected[0], Some(&callers.hot(hot))).await?;
         }
     }
-    let begun = Instant::now();
-    callers.until = begun + Duration::from_millis(callers.load.milliseconds);
+    callers.begun = Instant::now();
+    callers.until = callers.begun + Duration::from_millis(callers.load.milliseconds);
     let callers = Rc::new(callers);
     let mut tasks = JoinSet::new();
     for caller in connected {
@@ -127,7 +133,7 @@ pub(super) async fn run(load: Load, book: &RefCell<Book>) -> Result<Saw, Box<dyn
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    let mut saw = callers.saw(begun.elapsed());
+    let mut saw = callers.saw(callers.begun.elapsed());
     let after = book.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
     saw.after_effect_ms = after.as_secs_f64() * 1e3;
     Ok(saw)
@@ -177,15 +183,26 @@ impl Callers {
 
     async fn call(self: Rc<Self>, mut caller: Caller) -> Result<(), String> {
         while self.goes_on() {
+            let nth = self.next.get();
             let key = self.key();
-            let sent = Instant::now();
+            let due = self.due(nth).await;
             self.ask(&mut caller, key.as_deref()).await?;
-            self.latencies.borrow_mut().push(sent.elapsed());
+            self.latencies.borrow_mut().push(due.elapsed());
             if self.load.workload == Workload::Crowd {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// When the `nth` request is to be sent: at once where there is no rate. A timer would be a millisecond late.
+    async fn due(&self, nth: u64) -> Instant {
+        let Some(rate) = self.load.rate else { return Instant::now() };
+        let due = self.begun + Duration::from_secs_f64(nth as f64 / rate as f64);
+        while Instant::now() < due {
+            tokio::task::yield_now().await;
+        }
+        due
     }
 
     /// One request; an answer that is not the right one is an error.
@@ -252,6 +269,7 @@ mod tests {
             http2: None,
             milliseconds: 0,
             requests: Some(200),
+            rate: None,
             pause_ms: 0,
             key_header: None,
             bare: false,
@@ -278,6 +296,18 @@ mod tests {
             let error = straight(workload, |_| ()).await.expect_err("the upstream knows no keys");
             assert!(error.to_string().starts_with("two answers to test-hot-"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn requests_are_as_many_as_asked_for_and_who_waits_for_a_caller_is_late() {
+        let saw = straight(Workload::Fresh, |load| load.rate = Some(2_000)).await.expect("all are right");
+        assert!((0.099..0.5).contains(&saw.seconds), "{saw:?}");
+        // One caller, and 10 ms for each of 20 that are due within 1 ms: the last is 200 ms late.
+        let slow = |load: &mut Load| {
+            (load.callers, load.pause_ms, load.requests, load.rate) = (1, 10, Some(20), Some(20_000));
+        };
+        let saw = straight(Workload::Fresh, slow).await.expect("all are right");
+        assert!(saw.max_us > 199_000.0 && saw.p50_us > 90_000.0, "{saw:?}");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What goes wrong on either side of the gateway, and what the retry then gets. Each test counts the effects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Response, StatusCode};
 use semel_testkit::client::{Answer, Call, Connection, Raw};
@@ -260,4 +261,41 @@ async fn a_node_upstream_that_closes_idle_connections_loses_no_request() {
     .await;
     assert_eq!(charge("after").answer(gateway.addr()).await.standing(), Some("executed"));
     assert_eq!(upstream.ledger().total(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_the_upstream_is_used_again_until_it_was_idle_for_the_time_that_is_set() {
+    let upstream = Upstream::scripted(|arrived| async move { arrived.charge() });
+    let gateway = Gateway::start_with(SEMEL, &upstream.url(), "[timeouts]\nupstream_idle = \"1s\"\n").await;
+    for nth in 0..20 {
+        charge(&format!("kept-{nth}")).answer(gateway.addr()).await;
+    }
+    assert_eq!(upstream.connections(), 1, "one after another");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    charge("after").answer(gateway.addr()).await;
+    assert_eq!(upstream.connections(), 2, "the old one may be closed by the upstream at any time");
+    let addr = upstream.addr();
+    eventually("idle connections to be closed", || semel_testkit::gateway::connections_to(addr) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_request_was_given_up_is_not_used_for_the_next() {
+    let upstream = Upstream::scripted(|arrived| async move {
+        match arrived.path() {
+            "/never" => std::future::pending().await,
+            _ => arrived.charge(),
+        }
+    });
+    let gateway = Gateway::start(SEMEL, &upstream.url()).await;
+    for nth in 1..=20 {
+        let mut connection = Connection::open(gateway.addr()).await.expect("the gateway listens");
+        let never = Call::post("/never", "{}");
+        tokio::select! {
+            answer = connection.send(&never) => panic!("answered: {answer:?}"),
+            () = upstream.ledger().reaches(2 * nth - 1) => {}
+        }
+        drop(connection);
+        let next = Call::post("/charges", "{}").answer(gateway.addr()).await;
+        assert_eq!(next.status, 201, "{next:?}");
+    }
 }

@@ -4,10 +4,11 @@
 //! resolves it**; what each route promises is printed by `semel check`.
 //!
 //! Modules in the order of a request: [`config`] (the file), [`listen`] and [`proxy`] (accept, refuse what is ambiguous, hand to
-//! the layer), [`upstream`] (send on, never twice), [`shutdown`] (drain). [`tls`] has certificates, [`hooks`] what
+//! the layer), [`upstream`] (send on, never twice), [`connections`] (over which), [`shutdown`] (drain). [`tls`] has certificates, [`hooks`] what
 //! the gateway asks over HTTP before a replay or about a doubt; `self_test` asks the store before it listens.
 
 pub mod config;
+pub mod connections;
 pub mod hooks;
 pub mod listen;
 pub mod promise;

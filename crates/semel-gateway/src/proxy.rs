@@ -8,17 +8,15 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use semel::error::error_chain;
 use semel::{Code, Engine};
@@ -34,6 +32,7 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::config::Config;
+use crate::connections::Connector;
 use crate::hooks::{HookClient, Parts};
 use crate::listen::{Accepted, Listen};
 use crate::self_test::self_test;
@@ -43,9 +42,9 @@ use crate::{tls, upstream};
 
 /// A gateway that listens, on TCP and with an upstream over TCP or TLS unless something else was said.
 #[derive(Debug)]
-pub struct Gateway<L = TcpListener, C = HttpsConnector<HttpConnector>> {
+pub struct Gateway<L = TcpListener> {
     listener: L,
-    door: Arc<Door<C>>,
+    door: Arc<Door>,
     engine: Engine,
     drain: Drain,
     drain_timeout: Duration,
@@ -53,8 +52,8 @@ pub struct Gateway<L = TcpListener, C = HttpsConnector<HttpConnector>> {
 
 /// What every connection needs.
 #[derive(Debug)]
-struct Door<C> {
-    service: SemelService<Upstream<C>>,
+struct Door {
+    service: SemelService<Upstream>,
     tls: Option<TlsAcceptorOf>,
     header_timeout: Duration,
 }
@@ -163,7 +162,7 @@ impl Gateway {
     }
 }
 
-impl<L: Listen, C: Connect + Clone + Send + Sync + 'static> Gateway<L, C> {
+impl<L: Listen> Gateway<L> {
     /// As [`Gateway::bind`], on another network than the operating system's and without TLS: what a simulation runs.
     /// Of `config`, the upstream, the timeouts and the number of connections are used.
     ///
@@ -174,7 +173,7 @@ impl<L: Listen, C: Connect + Clone + Send + Sync + 'static> Gateway<L, C> {
         engine: Engine,
         layer: &SemelLayer,
         listener: L,
-        connector: C,
+        connector: impl Connector,
     ) -> Result<Self, GatewayError> {
         Self::serving(config, engine, layer, listener, connector, None)
     }
@@ -184,7 +183,7 @@ impl<L: Listen, C: Connect + Clone + Send + Sync + 'static> Gateway<L, C> {
         engine: Engine,
         layer: &SemelLayer,
         listener: L,
-        connector: C,
+        connector: impl Connector,
         tls: Option<TlsAcceptorOf>,
     ) -> Result<Self, GatewayError> {
         let upstream = Upstream::over(config, connector).ok_or_else(|| {
@@ -248,8 +247,18 @@ struct Peer {
     subject: Option<CertificateSubject>,
     proto: HeaderValue,
     forwarded_for: HeaderValue,
-    /// The beginning of an element of `Forwarded`.
-    forwarded: String,
+    /// An element of `Forwarded` for a request that names no host.
+    forwarded: HeaderValue,
+    /// The last host that it named: most likely the next one too.
+    named: Mutex<Option<Arc<Named>>>,
+}
+
+/// A host that a request names, and is one.
+struct Named {
+    host: HeaderValue,
+    authority: Authority,
+    /// An element of `Forwarded`.
+    forwarded: HeaderValue,
 }
 
 impl Peer {
@@ -261,11 +270,30 @@ impl Peer {
             IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
         };
         let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is printable");
-        Arc::new(Self { address, subject, proto: HeaderValue::from_static(proto), forwarded_for, forwarded })
+        let forwarded = HeaderValue::try_from(forwarded).expect("an address is printable");
+        let (proto, named) = (HeaderValue::from_static(proto), Mutex::default());
+        Arc::new(Self { address, subject, proto, forwarded_for, forwarded, named })
+    }
+
+    /// `None` when it is not a host.
+    fn named(&self, host: &[u8]) -> Option<Arc<Named>> {
+        let mut last = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(named) = last.as_ref().filter(|named| named.host.as_bytes() == host) {
+            return Some(Arc::clone(named));
+        }
+        let authority = Authority::try_from(host).ok().filter(|host| !host.as_str().contains('@'))?;
+        let forwarded = [self.forwarded.as_bytes(), b";host=\"", host, b"\""].concat();
+        let named = Arc::new(Named {
+            host: HeaderValue::from_bytes(host).ok()?,
+            authority,
+            forwarded: HeaderValue::try_from(forwarded).ok()?,
+        });
+        *last = Some(Arc::clone(&named));
+        Some(named)
     }
 }
 
-impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
+impl Door {
     async fn serve(
         self: Arc<Self>,
         stream: impl Accepted,
@@ -332,16 +360,19 @@ impl<C: Connect + Clone + Send + Sync + 'static> Door<C> {
     }
 
     async fn answer(&self, mut request: Request<Incoming>, peer: &Peer) -> Answer<Body<Incoming>> {
-        if let Err(detail) = refuse_ambiguous(&mut request) {
-            tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
-            let mut refusal = Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
-            // Where this request ends is what is not certain: what follows it is not looked at.
-            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return refusal;
-        }
+        let named = match refuse_ambiguous(&mut request, peer) {
+            Ok(named) => named,
+            Err(detail) => {
+                tracing::info!(peer = %peer.address, detail, "an ambiguous request was refused");
+                let mut refusal = Problem::new(Code::BadRequest, detail).answer(&Profile::ietf());
+                // Where this request ends is what is not certain: what follows it is not looked at.
+                refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                return refusal;
+            }
+        };
         leave_connection(&mut request);
-        let id = request_id(&mut request);
-        forwarded(&mut request, peer);
+        let id = request_id(request.headers_mut());
+        forwarded(request.headers_mut(), peer, named.as_deref());
         if let Some(subject) = &peer.subject {
             request.extensions_mut().insert(subject.clone());
         }
@@ -360,8 +391,11 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Two parsers must not be able to read one request in two ways. What hyper refuses by itself (two lengths, a length
-/// that is no number, folded lines) is not looked at again.
-fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str> {
+/// that is no number, folded lines) is not looked at again. Gives the host that is named.
+fn refuse_ambiguous(
+    request: &mut Request<Incoming>,
+    peer: &Peer,
+) -> Result<Option<Arc<Named>>, &'static str> {
     if request.method() == Method::CONNECT {
         return Err("CONNECT is not served here. Nothing was sent on.");
     }
@@ -377,42 +411,37 @@ fn refuse_ambiguous(request: &mut Request<Incoming>) -> Result<(), &'static str>
     {
         return Err("Transfer-Encoding is something else than one `chunked`. Nothing was sent on.");
     }
-    let named = request.uri().authority().cloned();
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(host.clone()),
-        (None, None) if request.version() == Version::HTTP_10 || named.is_some() => None,
-        _ => return Err("The request has not exactly one Host header. Nothing was sent on."),
-    };
-    match (host, named) {
-        (Some(host), named) => {
-            let host = Authority::try_from(host.as_bytes())
-                .ok()
-                .filter(|host| !host.as_str().contains('@'))
-                .ok_or("The Host header is not a host. Nothing was sent on.")?;
-            if named.is_some_and(|named| !same_authority(&named, &host)) {
-                return Err(
-                    "The request's target and its Host header name different hosts. Nothing was sent on.",
-                );
-            }
-        }
-        (None, Some(named)) if named.as_str().contains('@') => {
-            return Err("The request's authority is not a host. Nothing was sent on.");
-        }
-        (None, Some(named)) => {
-            if let Ok(host) = HeaderValue::from_str(named.as_str()) {
-                request.headers_mut().insert(header::HOST, host);
-            }
-        }
-        (None, None) => {}
-    }
+    let named = named(request, peer)?;
     if has_dot_segment(request.uri().path()) {
         return Err(
             "The path has a `.` or `..` in it, which servers read in different ways. Nothing was sent on.",
         );
     }
-    join_cookies(request);
-    Ok(())
+    join_cookies(request.headers_mut());
+    Ok(named)
+}
+
+/// The one host that a request names, in its Host header afterwards; only HTTP/1.0 may name none.
+fn named(request: &mut Request<Incoming>, peer: &Peer) -> Result<Option<Arc<Named>>, &'static str> {
+    let authority = request.uri().authority();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, authority) = match (hosts.next(), hosts.next(), authority) {
+        (Some(host), None, authority) => (host, authority),
+        (None, None, Some(authority)) => {
+            let named = peer
+                .named(authority.as_str().as_bytes())
+                .ok_or("The request's authority is not a host. Nothing was sent on.")?;
+            request.headers_mut().insert(header::HOST, named.host.clone());
+            return Ok(Some(named));
+        }
+        (None, None, None) if request.version() == Version::HTTP_10 => return Ok(None),
+        _ => return Err("The request has not exactly one Host header. Nothing was sent on."),
+    };
+    let named = peer.named(host.as_bytes()).ok_or("The Host header is not a host. Nothing was sent on.")?;
+    if authority.is_some_and(|authority| !same_authority(authority, &named.authority)) {
+        return Err("The request's target and its Host header name different hosts. Nothing was sent on.");
+    }
+    Ok(Some(named))
 }
 
 /// Whether some server may read the path as another one than is written: routes are decided by what is written.
@@ -459,60 +488,52 @@ fn same_authority(one: &Authority, two: &Authority) -> bool {
 }
 
 /// HTTP/2 may split a cookie over several fields; HTTP/1 has one.
-fn join_cookies(request: &mut Request<Incoming>) {
-    let crumbs: Vec<&[u8]> =
-        request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        request.headers_mut().insert(header::COOKIE, cookie);
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let crumbs: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
+    if let Ok(cookie) = HeaderValue::try_from(crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
     }
 }
 
 /// The caller's id for this request, or a fresh one; it goes to the upstream and into the log.
-fn request_id(request: &mut Request<Incoming>) -> HeaderValue {
-    let headers = request.headers_mut();
+fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get(&REQUEST_ID).filter(|id| id.len() <= 128 && id.to_str().is_ok()) {
         return id.clone();
     }
-    let id = uuid::Uuid::now_v7().simple().to_string();
-    let id = HeaderValue::try_from(id).expect("a UUID is printable");
+    let mut text = [0; uuid::fmt::Simple::LENGTH];
+    let id = HeaderValue::from_str(uuid::Uuid::now_v7().simple().encode_lower(&mut text))
+        .expect("a UUID is printable");
     headers.insert(REQUEST_ID, id.clone());
     id
 }
 
 /// Tells the upstream who asked: appended to what a proxy in front has said.
-fn forwarded(request: &mut Request<Incoming>, peer: &Peer) {
-    let host = request.headers().get(header::HOST).cloned();
-    let headers = request.headers_mut();
-    append(headers, FORWARDED_FOR, peer.forwarded_for.clone());
+fn forwarded(headers: &mut HeaderMap, peer: &Peer, named: Option<&Named>) {
+    append(headers, FORWARDED_FOR, &peer.forwarded_for);
     headers.entry(FORWARDED_PROTO).or_insert_with(|| peer.proto.clone());
-    let named = host.as_ref().and_then(|host| host.to_str().ok());
-    let element = match named {
-        Some(host) => [&peer.forwarded, ";host=\"", host, "\""].concat(),
-        None => peer.forwarded.clone(),
-    };
-    if let Some(host) = host {
-        headers.entry(FORWARDED_HOST).or_insert(host);
+    if let Some(named) = named {
+        headers.entry(FORWARDED_HOST).or_insert_with(|| named.host.clone());
     }
-    if let Ok(element) = HeaderValue::try_from(element) {
-        append(headers, header::FORWARDED, element);
-    }
+    append(headers, header::FORWARDED, named.map_or(&peer.forwarded, |named| &named.forwarded));
 }
 
-fn append(headers: &mut http::HeaderMap, name: HeaderName, element: HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, element);
-        return;
-    }
-    let list: Vec<&[u8]> = headers
-        .get_all(&name)
+fn append(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    let mut said = match headers.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(element.clone());
+            return;
+        }
+        Entry::Occupied(said) => said,
+    };
+    let list: Vec<&[u8]> = said
         .iter()
-        .chain([&element])
+        .chain([element])
         .filter(|value| value.to_str().is_ok())
         .map(HeaderValue::as_bytes)
         .collect();
     if let Ok(value) = HeaderValue::try_from(list.join(&b", "[..])) {
-        headers.insert(name, value);
+        said.insert(value);
     }
 }

@@ -2,9 +2,10 @@
 //! once.
 //!
 //! A request of which nothing was sent is reported as [`EffectReport::NotRun`]; anything after the first byte as
-//! [`EffectReport::Unknown`]. The client's own resending is off, and idle connections are dropped early, because an
-//! upstream that closes one just as a request is written to it leaves the outcome unknown.
+//! [`EffectReport::Unknown`]. Nothing is sent twice, and idle connections are dropped early, because an upstream that
+//! closes one just as a request is written to it leaves the outcome unknown. Next: [`crate::connections`].
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,9 +16,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use semel::Code;
 use semel::error::error_chain;
 use semel_tower::problem::Problem;
@@ -26,69 +26,75 @@ use semel_tower::{Body, EffectReport, replay};
 use tower::Service;
 
 use crate::config::{Config, HostName};
+use crate::connections::{self, Connector, Exchange, Failure};
 
 /// The upstream as a service. Never fails: what went wrong is an answer that says so.
-#[derive(Clone, Debug)]
-pub struct Upstream<C = HttpsConnector<HttpConnector>>(Arc<Way<C>>);
+#[derive(Clone)]
+pub struct Upstream(Arc<Way>);
 
-#[derive(Debug)]
-struct Way<C> {
-    client: Client<C, Body<Incoming>>,
-    scheme: Scheme,
-    authority: Authority,
+struct Way {
+    exchange: Exchange,
+    /// Before the path and query of a target: scheme and authority where the HTTP version is negotiated.
+    origin: Option<(Scheme, Authority)>,
     prefix: String,
-    host: HostName,
+    /// What the upstream is told it is called; `None`: what the client called it.
+    host: Option<HeaderValue>,
+    /// Where a client named nobody.
+    authority: HeaderValue,
     timeout: Duration,
 }
 
-impl<C: Connect + Clone> Upstream<C> {
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("authority", &self.0.authority).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
     /// `None` when the configuration names no upstream.
-    pub(crate) fn over(config: &Config, connector: C) -> Option<Self> {
+    pub(crate) fn over<C: Connector>(config: &Config, connector: C) -> Option<Self> {
         let uri = &config.upstream.as_ref()?.0;
-        let http2_only = uri.scheme_str() == Some("h2c");
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(config.timeouts.upstream_idle.0)
-            .retry_canceled_requests(false)
-            .http2_only(http2_only)
-            .set_host(false)
-            .build(connector);
+        let authority = uri.authority()?;
+        let idle = config.timeouts.upstream_idle.0;
+        let (exchange, origin) = match uri.scheme_str() {
+            Some("https") => {
+                (connections::negotiated(connector, false, idle), Some((Scheme::HTTPS, authority.clone())))
+            }
+            Some("h2c") => {
+                (connections::negotiated(connector, true, idle), Some((Scheme::HTTP, authority.clone())))
+            }
+            _ => {
+                let destination = Uri::builder().scheme(Scheme::HTTP).authority(authority.clone());
+                let destination = destination.path_and_query("/").build().ok()?;
+                (connections::kept(connector, destination, idle), None)
+            }
+        };
+        let named = HeaderValue::from_str(authority.as_str()).ok()?;
+        let says_client = config.host.unwrap_or(match uri.scheme_str() {
+            Some("http") => HostName::Client,
+            _ => HostName::Upstream,
+        }) == HostName::Client;
         Some(Self(Arc::new(Way {
-            client,
-            scheme: if uri.scheme() == Some(&Scheme::HTTPS) { Scheme::HTTPS } else { Scheme::HTTP },
-            authority: uri.authority()?.clone(),
+            exchange,
+            origin,
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            host: config.host.unwrap_or(if uri.scheme_str() == Some("http") {
-                HostName::Client
-            } else {
-                HostName::Upstream
-            }),
+            host: (!says_client).then(|| named.clone()),
+            authority: named,
             timeout: config.timeouts.upstream.0,
         })))
     }
 }
 
-impl<C> Way<C> {
+impl Way {
     /// The request as the upstream gets it. The client's connection has been left behind at the door.
     fn address(&self, request: &mut Request<Body<Incoming>>) -> Result<(), http::Error> {
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let path: PathAndQuery = if self.prefix.is_empty() {
-            request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
-        } else {
-            format!("{}{path}", self.prefix).try_into()?
-        };
-        let host = match self.host {
-            HostName::Client => request.headers().get(header::HOST).cloned(),
-            HostName::Upstream => None,
-        };
-        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
-        *request.uri_mut() = uri.path_and_query(path).build()?;
+        let mut target = std::mem::take(request.uri_mut()).into_parts();
+        let path = target.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        target.path_and_query =
+            Some(if self.prefix.is_empty() { path } else { format!("{}{path}", self.prefix).try_into()? });
+        (target.scheme, target.authority) = self.origin.clone().unzip();
+        *request.uri_mut() = Uri::from_parts(target)?;
         *request.version_mut() = Version::HTTP_11;
-        let host = match host {
-            Some(host) => host,
-            None => HeaderValue::from_str(self.authority.as_str())?,
-        };
         let covered = matches!(request.body(), Body::Whole { .. });
         let headers = request.headers_mut();
         if covered {
@@ -97,7 +103,14 @@ impl<C> Way<C> {
         }
         // The gateway has answered it: the body is on its way.
         headers.remove(header::EXPECT);
-        headers.insert(header::HOST, host);
+        match &self.host {
+            Some(host) => {
+                headers.insert(header::HOST, host.clone());
+            }
+            None => {
+                headers.entry(header::HOST).or_insert_with(|| self.authority.clone());
+            }
+        }
         Ok(())
     }
 }
@@ -122,7 +135,7 @@ fn upgrades(request: &Request<Body<Incoming>>) -> bool {
 
 type Answer = Response<Body<Incoming>>;
 
-impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>> for Upstream<C> {
+impl Service<Request<Body<Incoming>>> for Upstream {
     type Response = Answer;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
@@ -139,7 +152,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>
             let detail = "The request's path or host cannot be sent on. Nothing was sent.";
             return Box::pin(std::future::ready(Ok(failed(Code::BadRequest, detail, EffectReport::NotRun))));
         }
-        let sending = self.0.client.request(request);
+        let sending = (self.0.exchange)(request);
         let timeout = self.0.timeout;
         Box::pin(async move {
             let answer = if covered {
@@ -152,7 +165,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Service<Request<Body<Incoming>>
             };
             Ok(match answer {
                 Ok(answer) => received(answer, upgrading),
-                Err(error) => not_received(&error),
+                Err(failure) => not_received(&failure),
             })
         })
     }
@@ -185,35 +198,32 @@ fn timed_out() -> Answer {
     failed(Code::UpstreamTimeout, detail, EffectReport::Unknown)
 }
 
-fn not_received(error: &Error) -> Answer {
-    tracing::warn!(error = %error_chain(error), "the upstream gave no answer");
-    if nothing_was_sent(error) {
-        let detail = "The upstream could not be reached and nothing was sent to it. Send the same request again, \
-                      with the same key.";
-        return failed(Code::UpstreamUnreachable, detail, EffectReport::NotRun);
-    }
-    if source(error).is_some_and(hyper::Error::is_user) {
-        let detail = "The request's body broke off or is malformed, and it was not sent on whole. What was sent of \
-                      it may have taken effect.";
-        return failed(Code::BadRequest, detail, EffectReport::Unknown);
-    }
-    let detail = "The request was sent and no answer came back: it may have taken effect. It will not be run again \
-                  by itself; sending again with the same key is harmless.";
-    failed(Code::UpstreamFailed, detail, EffectReport::Unknown)
-}
-
-/// True only when it is certain. Over HTTP/2 a cancelled stream may have been sent.
-fn nothing_was_sent(error: &Error) -> bool {
-    if error.is_connect() {
-        return true;
-    }
-    let http2 =
-        error.connect_info().is_some_and(hyper_util::client::legacy::connect::Connected::is_negotiated_h2);
-    !http2 && source(error).is_some_and(hyper::Error::is_canceled)
-}
-
-fn source(error: &Error) -> Option<&hyper::Error> {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref())
+fn not_received(failure: &Failure) -> Answer {
+    let (error, code, detail, report) = match failure {
+        Failure::NotSent(error) => (
+            error,
+            Code::UpstreamUnreachable,
+            "The upstream could not be reached and nothing was sent to it. Send the same request again, with the same \
+             key.",
+            EffectReport::NotRun,
+        ),
+        Failure::BrokenOff(error) => (
+            error,
+            Code::BadRequest,
+            "The request's body broke off or is malformed, and it was not sent on whole. What was sent of it may have \
+             taken effect.",
+            EffectReport::Unknown,
+        ),
+        Failure::NoAnswer(error) => (
+            error,
+            Code::UpstreamFailed,
+            "The request was sent and no answer came back: it may have taken effect. It will not be run again by \
+             itself; sending again with the same key is harmless.",
+            EffectReport::Unknown,
+        ),
+    };
+    tracing::warn!(error = %error_chain(&**error), "the upstream gave no answer");
+    failed(code, detail, report)
 }
 
 fn failed(code: Code, detail: &str, report: EffectReport) -> Answer {

@@ -97,7 +97,8 @@ pub fn mark_fresh(headers: &mut HeaderMap, profile: &Profile, marks: &Marks<'_>)
 /// Removes the headers that belong to one connection: the known ones, and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named = connection_names(headers);
-    strip(headers, |name| is_hop_by_hop(name, &named));
+    let found = found(headers, |name| is_hop_by_hop(name, &named));
+    remove(headers, found);
 }
 
 /// Removes from a request what only Semel may say to an upstream.
@@ -163,19 +164,19 @@ fn reads_as_one_of(name: &HeaderName, known: &[&str]) -> bool {
     known.iter().any(|known| same(known))
 }
 
-fn connection_names(headers: &HeaderMap) -> Vec<String> {
+fn connection_names(headers: &HeaderMap) -> Vec<&str> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
+        .map(str::trim)
         // A key goes from end to end, whatever a client says: without it the request would pass unprotected.
-        .filter(|name| name != wire::KEY)
+        .filter(|name| !name.eq_ignore_ascii_case(wire::KEY))
         .collect()
 }
 
-fn is_hop_by_hop(name: &HeaderName, named: &[String]) -> bool {
+fn is_hop_by_hop(name: &HeaderName, named: &[&str]) -> bool {
     const KNOWN: [&str; 8] = [
         "connection",
         "keep-alive",
@@ -186,20 +187,21 @@ fn is_hop_by_hop(name: &HeaderName, named: &[String]) -> bool {
         "transfer-encoding",
         "upgrade",
     ];
-    reads_as_one_of(name, &KNOWN) || named.iter().any(|named| named == name.as_str())
+    reads_as_one_of(name, &KNOWN) || named.iter().any(|named| name.as_str().eq_ignore_ascii_case(named))
 }
 
-/// Removes in place only when there is something to remove, and keeps the order of the rest, which
-/// `HeaderMap::remove` does not.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    if !headers.keys().any(&unwanted) {
-        return;
-    }
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter().filter(|(name, _)| !unwanted(name)) {
-        kept.append(name.clone(), value.clone());
-    }
-    *headers = kept;
+    let found = found(headers, unwanted);
+    remove(headers, found);
+}
+
+fn found(headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
+    headers.keys().filter(|name| wanted(name)).cloned().collect()
+}
+
+/// The order of the rest may change, which means nothing between headers of different names.
+fn remove(headers: &mut HeaderMap, names: Vec<HeaderName>) {
+    names.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
 fn write_block(head: &mut BytesMut, headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {

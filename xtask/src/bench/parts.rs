@@ -38,6 +38,7 @@ pub(super) fn all(quick: bool) -> Vec<Part> {
 
 fn gateway(quick: bool) -> Vec<Part> {
     let length = if quick { "--rounds 2 --milliseconds 200" } else { "--rounds 5 --milliseconds 900" };
+    let paced = if quick { "--rounds 2 --milliseconds 500" } else { "--rounds 5 --milliseconds 4000" };
     let rounds = if quick { "--rounds 1" } else { "--rounds 5" };
     let (crowd, million) = if quick { (1_000, 10_000) } else { (10_000, 1_000_000) };
     let part = |name, about, arguments| Part { name, about, work: Work::Gateway(arguments) };
@@ -55,6 +56,16 @@ fn gateway(quick: bool) -> Vec<Part> {
             "http2",
             "32 callers on four connections over HTTP/2",
             format!("--http2 8 --connections 32 {length}"),
+        ),
+        part(
+            "paced-fresh",
+            "32 callers with 1,000 fresh keys a second",
+            format!("--workloads fresh --rate 1000 --connections 32 {paced}"),
+        ),
+        part(
+            "paced-replay",
+            "32 callers with 8,000 repeated keys a second",
+            format!("--workloads replay --rate 8000 --connections 32 {paced}"),
         ),
         part(
             "crowd",

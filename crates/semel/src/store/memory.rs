@@ -130,6 +130,10 @@ impl Shelf {
     }
 
     fn wake_at(&mut self, digest: &Digest) {
+        // Most often nobody watches anything, and `remove` would digest the digest first.
+        if self.watchers.is_empty() {
+            return;
+        }
         if let Some(notify) = self.watchers.remove(digest).and_then(|notify| notify.upgrade()) {
             notify.notify_waiters();
         }
