@@ -121,6 +121,20 @@ impl Index {
         Ok(Known::Folded(self.candidates(&digest, now, looked == Some(self.seals))))
     }
 
+    /// The finished record, when it is in memory. It costs a fresh key little, which [`Index::find`] would not.
+    pub(crate) fn near(&self, id: &RecordId, now: Timestamp) -> Option<Record> {
+        let digest = id.digest();
+        if self.in_flight.contains_key(&digest) {
+            return None;
+        }
+        let record = match self.pending.get(&digest) {
+            Some(pending) => pending.settled.as_ref()?.record.clone(),
+            None => self.near.get(&digest)?,
+        };
+        let finished = record.id == *id && record.outcome().is_some();
+        record.at(now).filter(|_| finished)
+    }
+
     pub(crate) fn candidates(&self, digest: &Digest, now: Timestamp, growing_only: bool) -> Vec<Candidate> {
         let live = self.segments.iter().rev().filter(|(_, segment)| now < segment.class.until);
         live.filter_map(|(id, segment)| match &segment.lookup {

@@ -265,6 +265,11 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.read(&id, self.clock.now()).await })
     }
 
+    fn near(&self, id: &RecordId) -> Option<Record> {
+        let now = self.clock.now();
+        self.index().near(id, now)
+    }
+
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
         Box::pin(async move {
             // What is read below is in the tables then. Without room for it, what is there is better than nothing.

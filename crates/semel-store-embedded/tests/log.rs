@@ -85,6 +85,21 @@ fn log_of(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(format!("{}.log-{number}", path.file_name().unwrap().to_str().unwrap()))
 }
 
+#[tokio::test]
+async fn what_was_just_finished_is_near_and_so_is_what_was_read_from_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("keys.sqlite"), &clock());
+    let record = claim(&store, 1).await;
+    complete(&store, &record, 1, HOUR).await;
+    let finished = store.get(&id(1)).await.unwrap();
+    assert_eq!(store.near(&id(1)), finished, "in the log");
+    // To list them, everything is folded first.
+    store.scan(ScanArgs { limit: 1, ..ScanArgs::default() }).await.unwrap();
+    assert_eq!(store.near(&id(1)), None, "in a table, and not read from it");
+    assert_eq!(store.get(&id(1)).await.unwrap(), finished);
+    assert_eq!(store.near(&id(1)), finished);
+}
+
 async fn state_of(store: &EmbeddedStore, number: usize) -> Option<State> {
     store.get(&id(number)).await.unwrap().map(|record| record.state)
 }

@@ -204,7 +204,7 @@ macro_rules! conformance_suite {
             time: s05_in_flight_never_expires_but_lapses, s05_renewal_ends_at_the_longest_execution,
                 s05_a_lease_of_nothing_is_over_at_once,
                 s06_outcomes_are_absent_from_their_expiry_on, s06_doubts_are_absent_from_their_expiry_on,
-                s06_failures_stand_until_their_expiry_and_are_listed,
+                s06_failures_stand_until_their_expiry_and_are_listed, s06_what_is_near_is_finished_and_stands,
                 s07_purge_takes_what_expired_and_nothing_else, s07_purge_racing_claims_takes_no_live_record;
             listing: s09_tenants_operations_keys_and_variants_are_apart, s09_scan_filters_hold,
                 s09_scan_shows_each_record_once, s09_long_names_and_heads_are_listed_like_short_ones;

@@ -215,27 +215,18 @@ fn write_line(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
     head.put_slice(b"\r\n");
 }
 
-fn read_head(head: &Bytes) -> Option<(HeaderMap, Option<HeaderMap>)> {
-    let lines = head.iter().filter(|byte| **byte == b'\n').count();
-    if let Some(trailers) = head.strip_prefix(b"\r\n") {
-        return Some((HeaderMap::new(), Some(read_block(trailers, lines)?)));
-    }
-    let end = head.windows(4).position(|window| window == b"\r\n\r\n");
-    match end {
-        None => Some((read_block(head, lines)?, None)),
-        Some(end) => {
-            let headers = read_block(&head[..end + 2], lines)?;
-            Some((headers, Some(read_block(&head[end + 4..], lines)?)))
-        }
-    }
+fn read_head(head: &[u8]) -> Option<(HeaderMap, Option<HeaderMap>)> {
+    let closed = [head, b"\r\n"].concat();
+    let (headers, rest) = read_block(&closed)?;
+    let trailers = if rest.is_empty() { None } else { Some(read_block(rest)?.0) };
+    Some((headers, trailers))
 }
 
-fn read_block(block: &[u8], lines: usize) -> Option<HeaderMap> {
-    let mut closed = Vec::with_capacity(block.len() + 2);
-    closed.extend_from_slice(block);
-    closed.extend_from_slice(b"\r\n");
+/// The headers before the first empty line, and what is after it.
+fn read_block(block: &[u8]) -> Option<(HeaderMap, &[u8])> {
+    let lines = block.iter().filter(|byte| **byte == b'\n').count();
     let mut slots = vec![httparse::EMPTY_HEADER; lines];
-    let httparse::Status::Complete((_, parsed)) = httparse::parse_headers(&closed, &mut slots).ok()? else {
+    let httparse::Status::Complete((end, parsed)) = httparse::parse_headers(block, &mut slots).ok()? else {
         return None;
     };
     let mut headers = HeaderMap::with_capacity(parsed.len() + 4);
@@ -243,5 +234,5 @@ fn read_block(block: &[u8], lines: usize) -> Option<HeaderMap> {
         let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
         headers.append(name, HeaderValue::from_bytes(header.value).ok()?);
     }
-    Some(headers)
+    Some((headers, &block[end..]))
 }

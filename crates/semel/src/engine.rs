@@ -196,6 +196,11 @@ impl Engine {
     }
 
     async fn decide(&self, ask: &Ask, started: Instant) -> Result<Begun, Error> {
+        if let Some(record) = self.inner.store.near(&ask.id)
+            && let Followed::Begun(begun) = judge(&Arc::new(record), ask)
+        {
+            return Ok(begun);
+        }
         loop {
             let (flight, seat) = match self.inner.flights.enter(&ask.id, self.inner.limits.waiters_per_record)
             {

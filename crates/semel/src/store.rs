@@ -78,6 +78,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The record as it stands now; `None` when absent or expired.
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>>;
 
+    /// The finished record that a claim would find, where that is known at once; `None` says nothing. The engine asks
+    /// before it claims, because a replay that needs no answer from elsewhere needs no turn at its key either.
+    fn near(&self, _id: &RecordId) -> Option<Record> {
+        None
+    }
+
     /// A page of live records, for people and alerts. Not a snapshot: records may move between pages.
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page>;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use semel::clock::{Clock, Timestamp};
 use semel::engine::Limits;
 use semel::event::{Event, Observer, Silent};
-use semel::fingerprint::{PayloadParts, payload, target};
+use semel::fingerprint::{Difference, PayloadParts, payload, target};
 use semel::policy::{OnDoubt, OnDuplicate, OnMismatch};
 use semel::record::{DoubtCause, StateKind};
 use semel::store::memory::MemoryStore;
@@ -164,6 +164,19 @@ async fn second_claim_waits_for_first_and_gets_its_outcome() {
     assert!(matches!(claim.complete(outcome("a")).await, Completion::Stored(_)));
     assert_eq!(second.await.unwrap(), outcome("a"));
     assert_eq!(replayed(&engine, ask("k")).await, outcome("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_near_is_replayed_without_a_call_of_the_store_and_only_to_the_same_request() {
+    let calls = Arc::new(StoreCalls::default());
+    let observer: Arc<dyn Observer> = calls.clone();
+    let engine = Engine::with(store(), observer, Limits::default());
+    win(&engine, ask("k")).await.complete(outcome("a")).await;
+    let before = calls.0.load(Ordering::SeqCst);
+    assert_eq!(replayed(&engine, ask("k")).await, outcome("a"));
+    let other = ask_with("k", "200", Policy::default());
+    assert!(matches!(refused(&engine, other).await, Refusal::Mismatch(Difference::Payload)));
+    assert_eq!(calls.0.load(Ordering::SeqCst), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -357,6 +357,9 @@ impl Store for Recorder {
         let read = |read: &Option<Record>| Answer::Read(read.clone());
         self.through(Call::Get(id.clone()), move |store| store.get(&asked), read)
     }
+    fn near(&self, id: &RecordId) -> Option<Record> {
+        self.inner.near(id)
+    }
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
         self.inner.scan(args)
     }

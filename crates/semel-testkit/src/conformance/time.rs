@@ -105,6 +105,32 @@ pub async fn s06_outcomes_are_absent_from_their_expiry_on(subject: Subject) {
     }
 }
 
+/// S6: a store need not know anything at once, and what it does is what a claim would find.
+pub async fn s06_what_is_near_is_finished_and_stands(subject: Subject) {
+    let store = subject.store();
+    let (id, other) = (id("k"), id_of("another", "http", "k"));
+    assert_eq!(store.near(&id), None);
+    let record = won(&*store, claim_of(&id)).await;
+    assert_eq!(store.near(&id), None, "in flight");
+    done(store.doubt(doubting(&record))).await;
+    assert_eq!(store.near(&id), None, "in doubt");
+    let record = won(&*store, takeover_of(&id)).await;
+    assert_eq!(store.near(&id), None, "in flight again");
+    let finished = done(store.complete(completion(&record, "x", LEASE))).await;
+    for _ in 0..2 {
+        assert!(store.near(&id).is_none_or(|near| Some(near) == finished));
+        assert_eq!(Some(standing(&*store, claim_of(&id)).await), finished);
+    }
+    assert_eq!(store.near(&other), None);
+    subject.advance(LEASE + MILLI).await;
+    assert_eq!(store.near(&id), None, "expired");
+    let record = won(&*store, claim_of(&id)).await;
+    assert_eq!(store.near(&id), None, "claimed afresh");
+    done(store.complete(completion(&record, "y", HOUR))).await;
+    done(store.release(releasing(&record, ReleaseFrom::Finished))).await;
+    assert_eq!(store.near(&id), None, "purged by name");
+}
+
 /// S6: as outcomes do.
 pub async fn s06_failures_stand_until_their_expiry_and_are_listed(subject: Subject) {
     let store = subject.store();

@@ -56,11 +56,6 @@ impl NearStore {
         Self { inner, kept: Cache::with_weighter(RECORDS, MAX_BYTES, Bytes), keep }
     }
 
-    fn near(&self, id: &RecordId) -> Option<Record> {
-        let kept = self.kept.get(&id.digest())?;
-        (kept.record.id == *id && Instant::now() < kept.until).then_some(kept.record)
-    }
-
     /// `asked_at` is before the store was asked.
     fn keep(&self, record: &Record, asked_at: Instant) {
         if record.outcome().is_some() {
@@ -123,6 +118,11 @@ impl Store for NearStore {
 
     fn get(&self, id: &RecordId) -> StoreFuture<'_, Option<Record>> {
         self.inner.get(id)
+    }
+
+    fn near(&self, id: &RecordId) -> Option<Record> {
+        let kept = self.kept.get(&id.digest())?;
+        (kept.record.id == *id && Instant::now() < kept.until).then_some(kept.record)
     }
 
     fn scan(&self, args: ScanArgs) -> StoreFuture<'_, Page> {
