@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::Connection;
 use hyper_util::client::legacy::{self, Client};
@@ -117,11 +117,12 @@ pub(crate) fn kept<C: Connector>(connector: C, destination: Uri, idle: Duration)
             let mut kept = loop {
                 poll_fn(|context| pool.poll_ready(context)).await.map_err(Failure::NotSent)?;
                 let mut kept = pool.call(destination.clone()).await.map_err(Failure::NotSent)?;
-                let is_new = kept.inner().since >= asked;
+                let is_new = !kept.inner().used && kept.inner().since >= asked;
                 if is_new || poll_fn(|context| kept.poll_ready(context)).await.is_ok() {
                     break kept;
                 }
             };
+            kept.inner_mut().used = true;
             let answer = kept.inner_mut().sender.try_send_request(request).await;
             if kept.inner().sender.is_ready() {
                 kept.inner_mut().since = Instant::now();
@@ -133,13 +134,17 @@ pub(crate) fn kept<C: Connector>(connector: C, destination: Uri, idle: Duration)
                     let _ = poll_fn(|context| kept.poll_ready(context)).await;
                 });
             }
-            answer.map_err(|mut error| match (error.take_message(), error.into_error()) {
-                (Some(_), error) => Failure::NotSent(error.into()),
-                (None, error) if error.is_user() => Failure::BrokenOff(error.into()),
-                (None, error) => Failure::NoAnswer(error.into()),
-            })
+            answer.map_err(unanswered)
         })
     })
+}
+
+fn unanswered(mut error: TrySendError<Request<Body<Incoming>>>) -> Failure {
+    match (error.take_message(), error.into_error()) {
+        (Some(_), error) => Failure::NotSent(error.into()),
+        (None, error) if error.is_user() => Failure::BrokenOff(error.into()),
+        (None, error) => Failure::NoAnswer(error.into()),
+    }
 }
 
 async fn connect<C: Connector>(mut connector: C, destination: Uri, idle: Duration) -> Result<Kept, BoxError> {
@@ -151,12 +156,13 @@ async fn connect<C: Connector>(mut connector: C, destination: Uri, idle: Duratio
             tracing::debug!(%error, "a connection to the upstream ended");
         }
     });
-    Ok(Kept { sender, since: Instant::now(), idle })
+    Ok(Kept { sender, used: false, since: Instant::now(), idle })
 }
 
 /// A connection of the list. As a service it does nothing but tell the list whether it is worth keeping.
 struct Kept {
     sender: http1::SendRequest<Body<Incoming>>,
+    used: bool,
     /// When it was made, or was given its last answer.
     since: Instant,
     idle: Duration,
@@ -182,5 +188,76 @@ impl Service<()> for Kept {
 
     fn call(&mut self, (): ()) -> Self::Future {
         ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Connects at the first and the third time; the second time it goes on for ever.
+    fn connector(addr: SocketAddr) -> impl Connector {
+        let times = Arc::new(AtomicUsize::new(0));
+        service_fn(move |_: Uri| {
+            let hangs = times.fetch_add(1, Ordering::SeqCst) == 1;
+            Box::pin(async move {
+                if hangs {
+                    pending::<()>().await;
+                }
+                TcpStream::connect(addr).await.map(TokioIo::new)
+            })
+        })
+    }
+
+    /// Reads all that comes; answers no request on its first connection and each one on the others.
+    async fn upstream(listener: TcpListener, arrived: Arc<Notify>) {
+        for nth in 0.. {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let arrived = Arc::clone(&arrived);
+            tokio::spawn(async move {
+                let mut read = [0; 1024];
+                while stream.read(&mut read).await.is_ok_and(|bytes| bytes > 0) {
+                    arrived.notify_one();
+                    if nth > 0 {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                        stream.write_all(answer).await.expect("somebody reads");
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_connection_is_not_given_one_on_which_an_answer_is_due() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let addr = listener.local_addr().expect("its address");
+        let arrived = Arc::new(Notify::new());
+        tokio::spawn(upstream(listener, Arc::clone(&arrived)));
+        let destination = Uri::from_static("http://upstream/");
+        let exchange = kept(connector(addr), destination, Duration::from_secs(4));
+        let request = || Request::post("/").header("host", "h").body(Body::whole("")).expect("a request");
+        let (mut given_up, mut waiting) = (exchange(request()), exchange(request()));
+        for begun in [&mut given_up, &mut waiting] {
+            let polled = poll_fn(|context| Poll::Ready(begun.as_mut().poll(context)));
+            assert!(polled.await.is_pending());
+        }
+        tokio::select! {
+            biased;
+            _ = &mut given_up => panic!("it has no answer"),
+            () = arrived.notified() => {}
+        }
+        drop(given_up);
+        let answer = tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it goes on");
+        assert_eq!(answer.expect("another connection is made").status(), 200);
     }
 }

@@ -168,6 +168,9 @@ impl<L: Listen> Gateway<L> {
     ///
     /// # Errors
     /// [`GatewayErrorKind::Config`] when no upstream is named.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn over(
         config: &Config,
         engine: Engine,

@@ -153,12 +153,12 @@ impl Store for SealedStore {
         })
     }
 
-    /// Where keys are hashed, the page shows the hashes: they name the records in every other method.
     fn near(&self, id: &RecordId) -> Option<Record> {
         let record = self.inner.near(&self.stored_id(id))?;
         self.open(id, record).ok()
     }
 
+    /// Where keys are hashed, the page shows the hashes: they name the records in every other method.
     fn scan(&self, mut args: ScanArgs) -> StoreFuture<'_, Page> {
         args.key = args.key.map(|key| self.keyring.stored_key(&key).unwrap_or(key));
         Box::pin(async move {
