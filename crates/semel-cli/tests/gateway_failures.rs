@@ -287,15 +287,18 @@ async fn a_connection_whose_request_was_given_up_is_not_used_for_the_next() {
         }
     });
     let gateway = Gateway::start(SEMEL, &upstream.url()).await;
-    for nth in 1..=20 {
-        let mut connection = Connection::open(gateway.addr()).await.expect("the gateway listens");
+    for nth in 1..=5 {
+        let mut connection = Connection::open_http2(gateway.addr()).await.expect("the gateway listens");
         let never = Call::post("/never", "{}");
         tokio::select! {
             answer = connection.send(&never) => panic!("answered: {answer:?}"),
             () = upstream.ledger().reaches(2 * nth - 1) => {}
         }
         drop(connection);
+        let addr = upstream.addr();
+        eventually("it to be closed", || semel_testkit::gateway::connections_to(addr) == 0).await;
         let next = Call::post("/charges", "{}").answer(gateway.addr()).await;
         assert_eq!(next.status, 201, "{next:?}");
+        assert_eq!(upstream.connections(), nth + 1);
     }
 }
