@@ -1,8 +1,8 @@
 //! Connections to the upstream, and one exchange over one of them: a request is sent at most once.
 //!
 //! Over `http` the upstream speaks HTTP/1, and idle connections lie in one list, the last used on top. Over `https`
-//! and `h2c` hyper's client negotiates the version. It would do for `http` too, at the price of a seventh of the
-//! gateway's own work for a request, because it looks for connections by their destination, which here is one.
+//! and `h2c` hyper's client negotiates the version. It would do for `http` too, at the price of a sixth of the
+//! gateway's instructions, because it looks for connections by their destination, which here is one.
 
 use std::error::Error;
 use std::future::{Ready, poll_fn, ready};
