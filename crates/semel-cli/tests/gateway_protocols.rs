@@ -1,12 +1,13 @@
 //! HTTP/2 and TLS, towards clients and towards the upstream: the same key, the same outcome.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http::{Method, Version};
 use semel_testkit::certificates::Certificates;
-use semel_testkit::client::{Call, Connection};
+use semel_testkit::client::{Call, Connection, Raw};
 use semel_testkit::gateway::Gateway;
-use semel_testkit::upstream::{PythonProtocol, Upstream};
+use semel_testkit::upstream::{PythonProtocol, Reply, Upstream};
 
 const SEMEL: &str = env!("CARGO_BIN_EXE_semel");
 
@@ -134,4 +135,31 @@ async fn an_upstream_whose_certificate_is_not_trusted_is_not_sent_anything() {
     assert_eq!(refused.problem().as_deref(), Some("upstream-unreachable"));
     assert!(gateway.keys(&["list"]).await.documents.is_empty(), "released");
     assert_eq!(upstream.ledger().total(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_is_told_the_host_and_the_peers_of_each_request_on_a_connection() {
+    let upstream = Upstream::scripted(|arrived| async move {
+        let told = ["host", "x-forwarded-host", "x-forwarded-for", "x-forwarded-proto", "forwarded"]
+            .map(|name| arrived.head.headers[name].to_str().expect("it is text").to_owned());
+        Reply::Answer(http::Response::new(told.join(" | ").into()))
+    });
+    let gateway = Gateway::start(SEMEL, &upstream.url()).await;
+    let mut raw = Raw::open(gateway.addr()).await;
+    let requests = b"GET / HTTP/1.1\r\nHost: one\r\n\r\n\
+        GET / HTTP/1.1\r\nHost: two:80\r\nX-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\r\n\
+        GET / HTTP/1.1\r\nHost: one\r\nConnection: close\r\n\r\n";
+    assert!(raw.write(requests).await);
+    let read = raw.read_to_close(Duration::from_secs(10)).await.expect("it closes");
+    let text = String::from_utf8(read).expect("it is text");
+    let told: Vec<&str> = text.lines().filter(|line| line.contains(" | ")).collect();
+    let one = r#"one | one | 127.0.0.1 | http | for=127.0.0.1;proto=http;host="one""#;
+    let two = concat!(
+        "two:80 | two:80 | 10.0.0.1, 127.0.0.1 | http | ",
+        r#"for=10.0.0.1, for=127.0.0.1;proto=http;host="two:80""#
+    );
+    assert_eq!(told.len(), 3, "{text}");
+    for (told, expected) in told.iter().zip([one, two, one]) {
+        assert!(told.starts_with(expected), "{told}\n{expected}");
+    }
 }
