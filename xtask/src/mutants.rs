@@ -130,11 +130,23 @@ fn report(table: &[Row<'_>]) -> Done {
         };
         println!("{:<mutant_width$}  {test:<test_width$}  {seen}", row.mutant);
     }
-    let unseen = table.iter().filter(|row| matches!(row.seen, Seen::No(_))).count();
-    match unseen {
-        0 => Ok(()),
-        _ => Err(Failure::new(format!("mutants: {unseen} of {} not seen red", table.len()))),
+    let unseen: Vec<String> = table
+        .iter()
+        .filter_map(|row| match &row.seen {
+            Seen::Red => None,
+            Seen::No(why) => Some(format!("{} by {}: {why}", row.mutant, row.test)),
+        })
+        .collect();
+    if unseen.is_empty() {
+        return Ok(());
     }
+    // Named again here, because of a long log only the end may have been kept.
+    Err(Failure::new(format!(
+        "mutants: {} of {} not seen red\n{}",
+        unseen.len(),
+        table.len(),
+        unseen.join("\n")
+    )))
 }
 
 #[cfg(test)]
@@ -166,6 +178,6 @@ mod tests {
         assert!(report(&[row(Seen::Red)]).is_ok());
         let failure =
             report(&[row(Seen::Red), row(Seen::No("passed".to_owned()))]).expect_err("one is not seen");
-        assert_eq!(failure.to_string(), "mutants: 1 of 2 not seen red");
+        assert_eq!(failure.to_string(), "mutants: 1 of 2 not seen red\na by semel lib t: passed");
     }
 }
