@@ -232,8 +232,11 @@ async fn fills_up(server: &PostgresServer, fill: impl FnOnce(), make_room: impl 
         std::error::Error::source(&refused).unwrap().to_string().contains("No space left"),
         "{refused:?}"
     );
-    for _ in 0..20 {
-        let standing = store.claim(claiming("told")).await;
+    for round in 0..20 {
+        let fresh = |number| store.claim(claiming(&format!("beside {round} {number}")));
+        // With those that need room in one statement, or in the next, whoever is served first.
+        let (.., standing) =
+            tokio::join!(fresh(0), fresh(1), fresh(2), fresh(3), fresh(4), store.claim(claiming("told")));
         let Ok(Claimed::Standing(record)) = standing else { panic!("{standing:?}") };
         assert_eq!(record.outcome(), Some(&outcome("told")));
         assert_eq!(store.get(&told).await.unwrap().unwrap().outcome(), Some(&outcome("told")));

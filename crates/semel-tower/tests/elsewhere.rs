@@ -20,8 +20,10 @@ use semel::engine::Limits;
 use semel::event::Silent;
 use semel::fingerprint::PayloadParts;
 use semel::policy::{OnDoubt, OnDuplicate};
+use semel::store::Store;
 use semel::store::memory::MemoryStore;
 use semel::{Engine, Policy};
+use semel_testkit::faulty_store::FaultyStore;
 use semel_tower::route::Missing;
 use semel_tower::tenant::{TenantPart, TenantRule};
 use semel_tower::{Route, Routes, SemelLayer};
@@ -38,13 +40,26 @@ where
     F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
+    service_over(MemoryStore::new(), route, limits, handler)
+}
+
+fn service_over<F, A>(
+    store: impl Store,
+    route: Route,
+    limits: Limits,
+    handler: F,
+) -> (Service, Arc<AtomicUsize>)
+where
+    F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
     let effects = Arc::new(AtomicUsize::new(0));
     let counted = effects.clone();
     let router = Router::new().fallback(any(move |request| {
         counted.fetch_add(1, Ordering::SeqCst);
         handler(request)
     }));
-    let engine = Engine::with(Arc::new(MemoryStore::new()), Arc::new(Silent), limits);
+    let engine = Engine::with(Arc::new(store), Arc::new(Silent), limits);
     (SemelLayer::with_routes(engine, Routes::new(route)).layer(router), effects)
 }
 
@@ -244,7 +259,9 @@ async fn a_replay_is_the_first_answer_also_after_what_it_made_is_gone() {
     // Under *retry*, where a claim may take over what is in doubt, and nothing else.
     let policy = Policy { on_doubt: OnDoubt::Retry, ..Policy::default() };
     let route = Route { policy: policy.into(), ..Route::default() };
-    let (service, effects) = service(route, Limits::default(), {
+    // Which keeps nothing near, so that the claim has to find what is finished.
+    let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+    let (service, effects) = service_over(store, route, Limits::default(), {
         let orders = orders.clone();
         move |request| {
             let mut orders = orders.lock().unwrap();
