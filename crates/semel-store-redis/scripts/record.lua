@@ -1,8 +1,8 @@
--- What every script begins with: the time, and where a record stands at it. The layout is told in codec.rs; the
+-- What the script begins with: the time, and where a record stands at it. The layout is told in codec.rs; the
 -- transitions are those of semel's record.rs, and the conformance suite compares the two.
--- KEYS: the records. ARGV[1]: the time in microseconds, for tests, or empty. Then three for each record: who asks,
--- on what terms, and the record's identity with what follows it. What each step makes of them is in its own file,
--- and each.lua takes one record after the other.
+-- KEYS: the records. ARGV[1]: the time in microseconds, for tests, or empty. Then four for each record: which step,
+-- who asks, on what terms, and the record's identity with what follows it. What each step makes of them is in its own
+-- file, and each.lua takes one record after the other.
 local ABSENT, IN_FLIGHT, IN_DOUBT, COMPLETED = 0, 1, 2, 3
 local DONE, ALREADY, REFUSED, REMOVED, CORRUPT = 1, 2, 3, 4, 5
 -- For so long the token of a record that is absent stays, so that it does not repeat when the clock goes back.
@@ -24,6 +24,8 @@ end
 local key, identity, stored, token, state
 -- The keys of those who wait may want to hear of.
 local changed = {}
+-- The steps, by name.
+local steps = {}
 
 -- Takes a record in hand. False when its key holds something else.
 local function look(at, rest)

@@ -1,4 +1,4 @@
-//! The steps: what each script is given, and what its answer means.
+//! The steps: what the script is given, and what its answer means.
 //!
 //! The transitions themselves are in `scripts/`, restated from [`semel::record`]. Next: `store`.
 
@@ -14,11 +14,12 @@ use semel::{Record, RecordId, State, Token};
 
 use crate::codec::{self, Head, damaged, micros};
 use crate::link::Link;
-use crate::script::Script;
+use crate::script::{Kind, Script};
 
-/// What a script needs to know of one record.
+/// What the script needs to know of one record.
 #[derive(Debug)]
 pub(crate) struct Step {
+    pub(crate) kind: Kind,
     pub(crate) key: Vec<u8>,
     pub(crate) who: Vec<u8>,
     pub(crate) terms: Vec<u8>,
@@ -28,11 +29,14 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn bytes(&self) -> usize {
-        self.key.len() + self.who.len() + self.terms.len() + self.rest.len()
+        [self.kind.name().as_bytes(), &self.key, &self.who, &self.terms, &self.rest]
+            .map(<[u8]>::len)
+            .iter()
+            .sum()
     }
 }
 
-/// Steps of one kind that can be sent, and sent again. In a Cluster it is one.
+/// Steps that can be sent, and sent again. In a Cluster it is one.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     script: &'a Script,
@@ -85,7 +89,7 @@ impl<'a> Call<'a> {
             None => cmd.arg(""),
         };
         for step in &self.steps {
-            cmd.arg(&step.who).arg(&step.terms).arg(&step.rest);
+            cmd.arg(step.kind.name()).arg(&step.who).arg(&step.terms).arg(&step.rest);
         }
         cmd
     }
@@ -257,7 +261,10 @@ mod tests {
     #[test]
     fn a_step_is_as_long_as_all_that_is_sent_of_it() {
         let of = |bytes| vec![0; bytes];
-        assert_eq!(Step { key: of(2), who: of(30), terms: of(400), rest: of(5_000) }.bytes(), 5_432);
+        assert_eq!(
+            Step { kind: Kind::Get, key: of(10), who: of(200), terms: of(3_000), rest: of(40_000) }.bytes(),
+            43_213
+        );
     }
 
     #[test]

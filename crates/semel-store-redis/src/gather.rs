@@ -1,4 +1,4 @@
-//! Many callers' steps in one script call, where there is one server.
+//! Many callers' claims and completions in one script call, where there is one server.
 //!
 //! What a call costs beside its steps, at the driver and at the server, is shared by everybody who waits: while one
 //! call is under way the next one gathers. Not for a Cluster, where a script may touch one slot only, nor where
@@ -27,7 +27,7 @@ const YIELDS: usize = 2;
 type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 type Job = (Step, Reply);
 
-/// Where steps of one kind wait.
+/// Where steps wait.
 #[derive(Debug)]
 pub(crate) struct Gather(mpsc::Sender<Job>);
 

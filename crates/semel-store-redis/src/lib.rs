@@ -1,6 +1,6 @@
 //! Semel's Redis store: records on one Redis server or a Redis Cluster, shared by any number of processes.
 //!
-//! A record is one key, and each step is made by a script at that key, so that it is atomic and never crosses
+//! A record is one key, and each step is made by one script at that key, so that it is atomic and never crosses
 //! slots. **What an
 //! acknowledged write survives is the server's choice, not this crate's**: opening a store reads the settings that
 //! decide it, refuses those that may lose everything, and names what the others lose.

@@ -15,7 +15,7 @@ use crate::codec;
 use crate::config::{Node, OpenError, OpenErrorKind, RedisConfig};
 use crate::gather::Gather;
 use crate::link::{self, Lane, Link};
-use crate::script::Scripts;
+use crate::script::{Kind, Script};
 use crate::server::{self, Server};
 use crate::store::RedisStore;
 use crate::upkeep::{Markers, Upkeep};
@@ -27,14 +27,14 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
         server.refuse_settings(&config)?;
         server.refuse_state(&config)?;
     }
-    let (shown, scripts) = (config.shown(), Scripts::new(config.cluster, config.wait_replicas > 0));
+    let (shown, script) = (config.shown(), Arc::new(Script::new(config.cluster, config.wait_replicas > 0)));
     let watchers = Arc::new(Watchers::default());
     let link =
         Link::connect(&config, Arc::clone(&watchers)).await.map_err(|error| explain(&shown, &error))?;
     let lanes = Lane::connect(&config).await.map_err(|error| explain(&shown, &error))?;
     let mut tier = server::tier(&servers, &config);
     let markers = Markers { link: link.clone(), prefix: config.prefix.clone() };
-    try_out(&link, &config, &scripts).await.map_err(|error| explain(&shown, &error))?;
+    try_out(&link, &config, &script).await.map_err(|error| explain(&shown, &error))?;
     let deaf = try_channel(&link, &config).await.err().map(|why| {
         let prefix = &config.prefix;
         format!("this user may not subscribe to the channels {prefix}:* ({why}): who waits for another process polls")
@@ -46,13 +46,11 @@ pub(crate) async fn open(config: RedisConfig) -> Result<RedisStore, OpenError> {
     let hears = deaf.is_none();
     let upkeep = Upkeep::start(config.clone(), markers, deaf, Arc::clone(&tier));
     let alone = config.cluster || config.wait_replicas > 0;
-    let gather = |script| (!alone).then(|| Gather::open(&link, script, config.clock.as_ref()));
     Ok(RedisStore {
-        claims: gather(&scripts.claim),
-        completions: gather(&scripts.complete),
+        shared: (!alone).then(|| Gather::open(&link, &script, config.clock.as_ref())),
         link,
         lanes,
-        scripts,
+        script,
         watchers,
         durability: servers.iter().map(|server| server.durability(&config)).min().unwrap_or(Durability::None),
         tier,
@@ -82,12 +80,13 @@ fn lost(missing: usize, markers: &Markers) -> Option<String> {
 }
 
 /// Uses once what every step will use, so that a missing command or right shows now.
-async fn try_out(link: &Link, config: &RedisConfig, scripts: &Scripts) -> RedisResult<()> {
+async fn try_out(link: &Link, config: &RedisConfig, script: &Script) -> RedisResult<()> {
     let key = Key::new("semel-tries-out").expect("it is printable");
     let id = RecordId::new(Tenant::public(), Operation::new("semel"), key);
     let key = format!("{}:{}", config.prefix, id.digest()).into_bytes();
-    let step = Step { key, who: Vec::new(), terms: Vec::new(), rest: codec::identity(&id, 0) };
-    Call::new(&scripts.get, None, vec![&step]).send(link).await.map(|_| ())
+    let step =
+        Step { kind: Kind::Get, key, who: Vec::new(), terms: Vec::new(), rest: codec::identity(&id, 0) };
+    Call::new(script, None, vec![&step]).send(link).await.map(|_| ())
 }
 
 /// The channel of the same key. What stays subscribed is never published to.

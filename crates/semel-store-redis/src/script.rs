@@ -1,13 +1,53 @@
-//! The scripts: one for each step, called by their digest and sent whole when a server does not know them.
+//! The script: every step, called by its digest and sent whole when a server does not know it.
 //!
-//! A server that answers NOSCRIPT has done nothing, so that sending again is safe. Next: `scripts/record.lua`, which
-//! each of them begins with, and `scripts/each.lua`, with which each ends.
-
-use std::sync::Arc;
+//! A server that answers NOSCRIPT has done nothing, so that sending again is safe. Next: `scripts/record.lua`, with which
+//! it begins, a file for each [`Kind`] of step, and `scripts/each.lua`, with which it ends.
 
 use redis::Cmd;
 
-/// A script and its digest.
+/// What a step does with its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Claim,
+    Renew,
+    Complete,
+    Doubt,
+    Release,
+    Import,
+    Get,
+}
+
+impl Kind {
+    const ALL: [Self; 7] =
+        [Self::Claim, Self::Renew, Self::Complete, Self::Doubt, Self::Release, Self::Import, Self::Get];
+
+    /// As the script is told it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Complete => "complete",
+            Self::Doubt => "doubt",
+            Self::Release => "release",
+            Self::Import => "import",
+            Self::Get => "get",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Claim => include_str!("../scripts/claim.lua"),
+            Self::Renew => include_str!("../scripts/renew.lua"),
+            Self::Complete => include_str!("../scripts/complete.lua"),
+            Self::Doubt => include_str!("../scripts/doubt.lua"),
+            Self::Release => include_str!("../scripts/release.lua"),
+            Self::Import => include_str!("../scripts/import.lua"),
+            Self::Get => include_str!("../scripts/get.lua"),
+        }
+    }
+}
+
+/// The script and its digest.
 #[derive(Debug)]
 pub(crate) struct Script {
     text: String,
@@ -15,9 +55,16 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    fn new(prelude: &str, step: &str) -> Self {
-        let (record, each) = (include_str!("../scripts/record.lua"), include_str!("../scripts/each.lua"));
-        let text = format!("{prelude}{record}{step}{each}");
+    /// `sharded`: as in a Cluster, where a message stays with the shard. `replicated`: replicas are waited for.
+    pub(crate) fn new(sharded: bool, replicated: bool) -> Self {
+        let (publish, numsub) = if sharded { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
+        let mut text = format!("local PUBLISH, NUMSUB, REPLICATED = '{publish}', '{numsub}', {replicated}\n");
+        text.push_str(include_str!("../scripts/record.lua"));
+        for kind in Kind::ALL {
+            let (name, step) = (kind.name(), kind.text());
+            text.push_str(&format!("do\n{step}steps.{name} = step\nend\n"));
+        }
+        text.push_str(include_str!("../scripts/each.lua"));
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Self { text, sha }
     }
@@ -40,34 +87,4 @@ fn begin<'a>(command: &str, script: &str, keys: impl ExactSizeIterator<Item = &'
         cmd.arg(key);
     });
     cmd
-}
-
-/// The scripts of one store.
-#[derive(Debug)]
-pub(crate) struct Scripts {
-    pub(crate) claim: Arc<Script>,
-    pub(crate) renew: Arc<Script>,
-    pub(crate) complete: Arc<Script>,
-    pub(crate) doubt: Arc<Script>,
-    pub(crate) release: Arc<Script>,
-    pub(crate) import: Arc<Script>,
-    pub(crate) get: Arc<Script>,
-}
-
-impl Scripts {
-    /// `sharded`: as in a Cluster, where a message stays with the shard. `replicated`: replicas are waited for.
-    pub(crate) fn new(sharded: bool, replicated: bool) -> Self {
-        let (publish, numsub) = if sharded { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
-        let prelude = format!("local PUBLISH, NUMSUB, REPLICATED = '{publish}', '{numsub}', {replicated}\n");
-        let script = |step| Arc::new(Script::new(&prelude, step));
-        Self {
-            claim: script(include_str!("../scripts/claim.lua")),
-            renew: script(include_str!("../scripts/renew.lua")),
-            complete: script(include_str!("../scripts/complete.lua")),
-            doubt: script(include_str!("../scripts/doubt.lua")),
-            release: script(include_str!("../scripts/release.lua")),
-            import: script(include_str!("../scripts/import.lua")),
-            get: script(include_str!("../scripts/get.lua")),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The store: each step is made by a script at the one key of its record, sent once.
+//! The store: each step is made by the script at the one key of its record, sent once.
 //!
 //! Repeating a step is safe: a claim is recognised by its attempt, the other writes by their guard. Next: `claim`
 //! (what a script is given), `gather` (many callers' steps in one call), `link` (how it gets there), `scan`.
@@ -21,7 +21,7 @@ use crate::gather::Gather;
 use crate::link::{Lane, Link, read_error};
 use crate::open;
 use crate::scan;
-use crate::script::{Script, Scripts};
+use crate::script::{Kind, Script};
 use crate::upkeep::Upkeep;
 use crate::watch::Watchers;
 
@@ -30,10 +30,9 @@ use crate::watch::Watchers;
 pub struct RedisStore {
     pub(crate) link: Link,
     pub(crate) lanes: Vec<Lane>,
-    pub(crate) scripts: Scripts,
+    pub(crate) script: Arc<Script>,
     /// Where claims and completions share calls.
-    pub(crate) claims: Option<Gather>,
-    pub(crate) completions: Option<Gather>,
+    pub(crate) shared: Option<Gather>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) prefix: String,
     pub(crate) wait_replicas: usize,
@@ -58,21 +57,21 @@ impl RedisStore {
         format!("{}:{}", self.prefix, id.digest()).into_bytes()
     }
 
-    fn step(&self, id: &RecordId, who: Vec<u8>, terms: Vec<u8>, rest: Vec<u8>) -> Step {
-        Step { key: self.key(id), who, terms, rest }
+    fn step(&self, kind: Kind, id: &RecordId, (who, terms): (Vec<u8>, Vec<u8>), rest: Vec<u8>) -> Step {
+        Step { kind, key: self.key(id), who, terms, rest }
     }
 
-    fn call<'a>(&self, script: &'a Script, step: &'a Step) -> Call<'a> {
-        Call::new(script, self.clock.as_ref().map(|clock| clock.now()), vec![step])
+    fn call<'a>(&'a self, step: &'a Step) -> Call<'a> {
+        Call::new(&self.script, self.clock.as_ref().map(|clock| clock.now()), vec![step])
     }
 
     /// Makes a step that writes. With replicas to wait for, an answer that they have not confirmed is an error with
     /// [`Unconfirmed`] as its source, and the write stands.
-    async fn write(&self, way: Way<'_>, id: &RecordId, step: Step) -> Result<Answer, StoreError> {
-        if let Some(gather) = way.gather {
-            return gather.ask(step).await;
+    async fn write(&self, id: &RecordId, step: Step) -> Result<Answer, StoreError> {
+        if let (Kind::Claim | Kind::Complete, Some(shared)) = (step.kind, &self.shared) {
+            return shared.ask(step).await;
         }
-        let (call, wanted) = (self.call(way.script, &step), self.wait_replicas);
+        let (call, wanted) = (self.call(&step), self.wait_replicas);
         let sent = match self.lane(id) {
             None => call.send(&self.link).await.map(|value| (value, wanted)),
             Some(lane) => {
@@ -99,16 +98,16 @@ impl RedisStore {
     /// Makes a guarded write and says what it came to.
     async fn guarded(
         &self,
-        way: Way<'_>,
+        kind: Kind,
         id: &RecordId,
-        (who, terms): (Vec<u8>, Vec<u8>),
+        what: (Vec<u8>, Vec<u8>),
         outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
         let rest = match outcome {
             Some(outcome) => codec::finished(id, outcome),
             None => codec::identity(id, 0),
         };
-        let answer = self.write(way, id, self.step(id, who, terms, rest)).await?;
+        let answer = self.write(id, self.step(kind, id, what, rest)).await?;
         Ok(match answer.verdict {
             Verdict::Done => Written::Done(Some(answer.written(id, outcome)?)),
             Verdict::Already => Written::Done(answer.standing(id)?),
@@ -120,19 +119,19 @@ impl RedisStore {
     /// The same, for a write that those who wait want to hear of.
     async fn settle(
         &self,
-        way: Way<'_>,
+        kind: Kind,
         id: &RecordId,
         what: (Vec<u8>, Vec<u8>),
         outcome: Option<&Outcome>,
     ) -> Result<Written, StoreError> {
-        let written = self.guarded(way, id, what, outcome).await;
+        let written = self.guarded(kind, id, what, outcome).await;
         self.watchers.wake(&id.digest());
         written
     }
 
     async fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        let step = self.step(id, Vec::new(), Vec::new(), codec::identity(id, 0));
-        let answer = self.call(&self.scripts.get, &step).send(&self.link).await;
+        let step = self.step(Kind::Get, id, Default::default(), codec::identity(id, 0));
+        let answer = self.call(&step).send(&self.link).await;
         Answer::read(answer.map_err(read_error)?)?.standing(id)
     }
 
@@ -143,31 +142,19 @@ impl RedisStore {
         if record.guard.attempt != args.attempt {
             return unconfirmed;
         }
-        let (script, terms) = if record.generation > 1 {
-            (&self.scripts.doubt, vec![codec::cause(DoubtCause::NoAnswer)])
+        let (kind, terms) = if record.generation > 1 {
+            (Kind::Doubt, vec![codec::cause(DoubtCause::NoAnswer)])
         } else {
-            (&self.scripts.release, claim::allowed(ReleaseFrom::Claim).to_vec())
+            (Kind::Release, claim::allowed(ReleaseFrom::Claim).to_vec())
         };
-        let step = self.step(&args.id, codec::guard(record.guard), terms, codec::identity(&args.id, 0));
-        match self.call(script, &step).send(&self.link).await.map(Answer::read) {
+        let what = (codec::guard(record.guard), terms);
+        let step = self.step(kind, &args.id, what, codec::identity(&args.id, 0));
+        match self.call(&step).send(&self.link).await.map(Answer::read) {
             Ok(Ok(answer)) if answer.verdict != Verdict::Refused => {
                 StoreError::new(StoreErrorKind::Unavailable, unconfirmed)
             }
             _ => unconfirmed,
         }
-    }
-}
-
-/// How a step gets to the server: by which script, and whether with those of other callers.
-#[derive(Clone, Copy)]
-struct Way<'a> {
-    script: &'a Script,
-    gather: Option<&'a Gather>,
-}
-
-impl<'a> Way<'a> {
-    fn alone(script: &'a Script) -> Self {
-        Self { script, gather: None }
     }
 }
 
@@ -202,10 +189,9 @@ impl Store for RedisStore {
 
     fn claim(&self, args: ClaimArgs) -> StoreFuture<'_, Claimed> {
         Box::pin(async move {
-            let (who, terms) = claim::claim(&args);
-            let step = self.step(&args.id, who, terms, codec::identity(&args.id, 0));
-            let way = Way { script: &self.scripts.claim, gather: self.claims.as_ref() };
-            let answer = match self.write(way, &args.id, step).await {
+            let identity = codec::identity(&args.id, 0);
+            let step = self.step(Kind::Claim, &args.id, claim::claim(&args), identity);
+            let answer = match self.write(&args.id, step).await {
                 Err(error)
                     if std::error::Error::source(&error).is_some_and(|why| why.is::<Unconfirmed>()) =>
                 {
@@ -234,7 +220,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let terms = codec::micros(args.lease).to_be_bytes().to_vec();
             let what = (codec::guard(args.guard), terms);
-            self.guarded(Way::alone(&self.scripts.renew), &args.id, what, None).await
+            self.guarded(Kind::Renew, &args.id, what, None).await
         })
     }
 
@@ -242,22 +228,21 @@ impl Store for RedisStore {
         Box::pin(async move {
             let what = (codec::guard(args.guard), claim::complete(&args));
             let (Ending::Completed(outcome) | Ending::Failed(outcome)) = &args.ending;
-            let way = Way { script: &self.scripts.complete, gather: self.completions.as_ref() };
-            self.settle(way, &args.id, what, Some(outcome)).await
+            self.settle(Kind::Complete, &args.id, what, Some(outcome)).await
         })
     }
 
     fn doubt(&self, args: DoubtArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
             let what = (codec::guard(args.guard), vec![codec::cause(args.cause)]);
-            self.settle(Way::alone(&self.scripts.doubt), &args.id, what, None).await
+            self.settle(Kind::Doubt, &args.id, what, None).await
         })
     }
 
     fn release(&self, args: ReleaseArgs) -> StoreFuture<'_, Written> {
         Box::pin(async move {
             let what = (codec::guard(args.guard), claim::allowed(args.from).to_vec());
-            self.settle(Way::alone(&self.scripts.release), &args.id, what, None).await
+            self.settle(Kind::Release, &args.id, what, None).await
         })
     }
 
@@ -267,7 +252,7 @@ impl Store for RedisStore {
                 return Err(refuse_live_import());
             }
             let what = (codec::head(&record), Vec::new());
-            self.settle(Way::alone(&self.scripts.import), &record.id, what, record.outcome()).await
+            self.settle(Kind::Import, &record.id, what, record.outcome()).await
         })
     }
 
