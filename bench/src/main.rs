@@ -21,6 +21,11 @@ mod store;
 use std::error::Error;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// As in `semel`: the floor and Semel are compared on the same allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures Semel beside its floors.
 #[derive(Parser)]

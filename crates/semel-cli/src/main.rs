@@ -20,8 +20,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use mimalloc::MiMalloc;
 
 use exit::{Exit, Failure};
+
+/// A request makes a hundred small things that live as long as it does: docs/decisions/allocator.md has the figures.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Makes retried HTTP requests take effect once
 #[derive(Debug, Parser)]

@@ -1,9 +1,8 @@
 //! Semel's Redis store: records on one Redis server or a Redis Cluster, shared by any number of processes.
 //!
 //! A record is one key, and each step is made by one script at that key, so that it is atomic and never crosses
-//! slots. **What an
-//! acknowledged write survives is the server's choice, not this crate's**: opening a store reads the settings that
-//! decide it, refuses those that may lose everything, and names what the others lose.
+//! slots. **What an acknowledged write survives is the server's choice, not this crate's**: opening a store reads the
+//! settings that decide it, refuses those that may lose everything, and names what the others lose.
 //!
 //! ```no_run
 //! use semel::Store;
@@ -15,9 +14,10 @@
 //! ```
 //!
 //! In reading order: [`config`] (what can be chosen, and the URL), `open` and `server` (what servers are refused, and
-//! what the others lose), [`store`] (the trait), `claim` (what each script is given and answers), `gather` (many callers in one call), `script`
-//! and the folder `scripts` (the transitions), `codec` (record to value and back), `link` (connections and their errors),
-//! `scan` (listing), `watch` (who is told of a change), `upkeep` (servers that change while they are used).
+//! what the others lose), [`store`] (the trait), `claim` (what the script is given and answers), `gather` (many callers
+//! in one call), `script` and the folder `scripts` (the transitions), `codec` (record to value and back), `link`
+//! (connections and their errors), `scan` (listing), `watch` (who is told of a change), `upkeep` (servers that change
+//! while they are used).
 
 mod claim;
 mod codec;
