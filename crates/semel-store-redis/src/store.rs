@@ -1,7 +1,7 @@
 //! The store: each step is made by the script at the one key of its record, sent once.
 //!
 //! Repeating a step is safe: a claim is recognised by its attempt, the other writes by their guard. Next: `claim`
-//! (what a script is given), `gather` (many callers' steps in one call), `link` (how it gets there), `scan`.
+//! (what the script is given), `gather` (many callers' steps in one call), `link` (how it gets there), `scan`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
