@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 mod criterion;
 mod plots;
@@ -56,6 +56,9 @@ const CALLERS: [&str; 3] = ["callers-1", "callers-32", "callers-256"];
 const CROWDS: [&str; 3] = ["crowd", "crowd-slow", "crowd-quick"];
 const EMBEDDED: [&str; 5] = ["embedded", "loaded", "steady", "expiry", "kill"];
 const PEERS: [&str; 2] = ["peers", "peers-crowd"];
+/// Parts without siblings in their table, but for the two at a steady rate.
+const ALONE: [&str; 8] =
+    ["one-core", "http2", "paced-fresh", "paced-replay", "memory", "redis", "postgres", "library"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let all = All { folder: arguments.docs.join("performance") };
@@ -93,9 +96,11 @@ fn written(all: &All) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
         ("library", tables::library(&all.rows(&["library"])?)?),
         ("peers", tables::peers(&gateway(&PEERS)?)),
     ];
-    if let Some(results) = all.part::<Row>("callers-32")? {
-        tables.push(("machine", tables::machine(&results)));
+    let mut measured = Vec::new();
+    for name in [&CALLERS[..], &ALONE, &CROWDS, &EMBEDDED, &PEERS].concat() {
+        measured.extend(all.part::<IgnoredAny>(name)?.map(|results| (name, results)));
     }
+    tables.push(("machines", tables::machines(&measured)));
     tables.retain(|(_, table)| !table.is_empty());
     Ok(tables)
 }
@@ -168,7 +173,7 @@ mod tests {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let page = std::fs::read_to_string(docs.join("performance.md")).expect("the page");
         let names = [
-            "machine", "gateway", "one-core", "http2", "paced", "crowd", "memory", "embedded", "redis",
+            "machines", "gateway", "one-core", "http2", "paced", "crowd", "memory", "embedded", "redis",
             "postgres", "library", "peers",
         ];
         for name in names {

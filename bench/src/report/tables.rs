@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
+
 use super::criterion;
 use super::{among_peers, grouped, read_if_there};
 use crate::gateway::rows::{Figures, Row};
@@ -23,12 +25,20 @@ fn table(head: &str, lines: &[Vec<String>]) -> String {
     text
 }
 
-pub(super) fn machine(results: &Results<Row>) -> String {
-    let rounds = results.rows.first().map_or(0, |row| row.rounds.len());
-    format!(
-        "{}; one fdatasync of 4 KiB took {:.0} us. Medians of {rounds} rounds.",
-        results.machine, results.fdatasync_us
-    )
+/// Which parts were measured where: figures of two machines say nothing about each other.
+pub(super) fn machines(measured: &[(&str, Results<IgnoredAny>)]) -> String {
+    let mut machines: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (name, results) in measured {
+        machines.entry(&results.machine).or_default().push((*name, results.fdatasync_us));
+    }
+    let line = |(machine, parts): (&&str, &Vec<(&str, f64)>)| {
+        let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+        let syncs = parts.iter().map(|(_, us)| *us);
+        let (least, most) = (syncs.clone().fold(f64::INFINITY, f64::min), syncs.fold(0.0, f64::max));
+        vec![(*machine).to_owned(), names.join(", "), format!("{least:.0} to {most:.0}")]
+    };
+    let lines: Vec<_> = machines.iter().map(line).collect();
+    table("machine | parts | one fdatasync of 4 KiB, us", &lines)
 }
 
 pub(super) fn gateway(rows: &[Row]) -> String {

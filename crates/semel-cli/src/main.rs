@@ -24,7 +24,7 @@ use mimalloc::MiMalloc;
 
 use exit::{Exit, Failure};
 
-/// A request makes a hundred small things that live as long as it does: docs/decisions/allocator.md has the figures.
+/// Requests are made of small things that live as long as they do: docs/decisions/allocator.md has the figures.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Record to value and back. The scripts read and write the same layout, in big-endian:
+//! Record to value and back. The script reads and writes the same layout, in big-endian:
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -34,7 +34,7 @@ const IN_DOUBT: u8 = 2;
 pub(crate) const COMPLETED: u8 = 3;
 pub(crate) const FAILED: u8 = 4;
 
-/// Longer durations are taken for this one, 71 years: the scripts count microseconds in doubles.
+/// Longer durations are taken for this one, 71 years: the script counts microseconds in doubles.
 const LONGEST_US: u64 = 1 << 51;
 
 pub(crate) fn micros(duration: Duration) -> u64 {

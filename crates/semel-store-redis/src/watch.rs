@@ -1,6 +1,6 @@
-//! Who waits for a change of which record, and the channels on which the scripts tell of changes.
+//! Who waits for a change of which record, and the channels on which the script tells of changes.
 //!
-//! A channel has the name of the record's key, so that in a Cluster it is where the record is. The scripts publish
+//! A channel has the name of the record's key, so that in a Cluster it is where the record is. The script publishes
 //! only where somebody has subscribed. Messages can be lost; whoever waits also polls.
 
 use std::collections::{HashMap, HashSet};

@@ -413,7 +413,7 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     }
 }
 
-/// However many there are, each script touches one slot.
+/// However many there are, each call touches one slot.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_at_once_on_a_cluster_are_all_served() {
     let cluster = RedisCluster::start(3, 0);
@@ -429,7 +429,7 @@ async fn callers_at_once_on_a_cluster_are_all_served() {
     assert_eq!(callers.join_all().await.len(), 256);
 }
 
-/// What the servers say of the scripts that were sent to them whole.
+/// What the servers say of scripts that were sent to them whole.
 fn sent_whole(servers: &[RedisServer]) -> Vec<String> {
     let stats = |server: &RedisServer| server.ask(&["INFO", "commandstats"]);
     servers
