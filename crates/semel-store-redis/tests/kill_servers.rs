@@ -263,12 +263,29 @@ async fn failovers_without_confirmation_lose_at_most_what_was_on_its_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_no_replica_confirms_is_withdrawn_and_an_outcome_is_unknown() {
     let cluster = RedisCluster::start(3, 1);
-    let url = format!("{}?timeout_ms=600&wait_replicas=1", cluster.url());
+    what_no_replica_confirms_is_not_acknowledged(&cluster.url(), &cluster.nodes()[3..]).await;
+}
+
+/// Callers of one server share calls, unless replicas are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_acknowledges_nothing_that_its_replica_has_not_confirmed() {
+    let server = RedisServer::start();
+    let replica = RedisServer::start_with(&[("replicaof", &format!("127.0.0.1 {}", server.port()))]);
+    let store = open_soon(&format!("{}?wait_replicas=1", server.url())).await;
+    // A replica that is still being filled is connected and confirms nothing.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.claim(args("first")).await.is_err() {
+        assert!(Instant::now() < deadline, "the replica does not follow: {}", replica.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    what_no_replica_confirms_is_not_acknowledged(&server.url(), &[replica]).await;
+}
+
+async fn what_no_replica_confirms_is_not_acknowledged(url: &str, replicas: &[RedisServer]) {
+    let url = format!("{url}?timeout_ms=600&wait_replicas=1");
     let (store, other) = (open(&url).await, open(&url).await);
     let held = won(&store, "held").await;
-    for replica in &cluster.nodes()[3..] {
-        replica.stop();
-    }
+    replicas.iter().for_each(RedisServer::stop);
     let error = store.claim(args("k")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert_eq!(store.get(&id("k")).await.unwrap(), None, "the claim was withdrawn");
@@ -282,9 +299,7 @@ async fn a_claim_that_no_replica_confirms_is_withdrawn_and_an_outcome_is_unknown
             "it stands, and still nobody has confirmed it: {error:?}"
         );
     }
-    for replica in &cluster.nodes()[3..] {
-        replica.resume();
-    }
+    replicas.iter().for_each(RedisServer::resume);
     let deadline = Instant::now() + Duration::from_secs(20);
     while store.complete(completion(&held)).await.is_err() {
         assert!(Instant::now() < deadline, "the outcome is never confirmed");
