@@ -81,6 +81,21 @@ async fn callers_who_share_a_call_are_each_given_their_own_answer() {
     assert_eq!(won.join_all().await.len(), CALLERS / 2);
 }
 
+/// On one thread both wait before a call is made.
+#[tokio::test]
+async fn a_claim_and_a_completion_that_share_a_call_are_each_made() {
+    let server = RedisServer::start();
+    let store = open(&server).await;
+    let Claimed::Won(mut held) = store.claim(args(0)).await.unwrap() else { panic!("it stands") };
+    for number in 1..10 {
+        let (written, claimed) = tokio::join!(store.complete(completion(&held)), store.claim(args(number)));
+        let Written::Done(Some(finished)) = written.unwrap() else { panic!("{held:?} is not completed") };
+        assert!(finished.outcome().is_some(), "{finished:?}");
+        let Claimed::Won(record) = claimed.unwrap() else { panic!("{number} stands") };
+        held = record;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_server_refuses_new_claims_and_goes_on_answering_old_ones() {
     let server = RedisServer::start();
